@@ -8,6 +8,7 @@ first column is Python's part, tracing and lowering; the second is XLA's.
 
 import argparse
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from vis_jax.training.state import TrainState
 from vis_jax.training.step import make_update
 
 
-def lowered_step(run: RunSettings):
+def lowered_step(run: RunSettings) -> Any:
     """Lowers the update of a run for one device."""
     system = SYSTEMS[run.system].build(run)
     data = run.data
@@ -37,9 +38,9 @@ def lowered_step(run: RunSettings):
         run.optimizer, num_steps=run.num_steps, params=variables["params"]
     )
     moments = jax.eval_shape(optimizer.transform.init, variables["params"])
-    step = jax.ShapeDtypeStruct((), jnp.int32)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(step, variables, moments, key)
-    update = make_update(system, optimizer, state=state, mesh=make_mesh())
+    update: Any = make_update(system, optimizer, state=state, mesh=make_mesh())
     return update.lower(state, batch)
 
 

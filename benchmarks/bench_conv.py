@@ -13,6 +13,7 @@ Seconds of processor time, medians over rounds in which all take turns.
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,9 @@ SHAPES = (
 DEPTHWISE_SHAPES = ((8, 24, 40, 128, 3), (1, 160, 160, 384, 3), (4, 24, 40, 1024, 5))
 
 
-def make_call(form, shape: tuple[int, ...], in_loop: bool):
+def make_call(
+    form: Callable[..., jax.Array], shape: tuple[int, ...], in_loop: bool
+) -> Callable[[], object]:
     """Compiles a gradient."""
     *size, channels, features, stride = shape
     keys = jax.random.split(jax.random.key(0), 2)
@@ -51,14 +54,16 @@ def make_call(form, shape: tuple[int, ...], in_loop: bool):
     return lambda: jax.block_until_ready(compiled(maps, kernel))
 
 
-def timed(call) -> float:
+def timed(call: Callable[[], object]) -> float:
     """Returns the processor time of one call in seconds."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
-def make_depthwise_call(form, shape: tuple[int, ...]):
+def make_depthwise_call(
+    form: Callable[..., jax.Array], shape: tuple[int, ...]
+) -> Callable[[], object]:
     """Compiles the gradient of a depth-wise convolution."""
     *size, channels, side = shape
     keys = jax.random.split(jax.random.key(0), 2)

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,9 @@ def main() -> None:
     args = parser.parse_args()
     frame, masks = scene((args.size[0], args.size[1]), args.objects)
     ids = np.arange(1, len(masks) + 1)
-    words = dict(labels=ids * 0, names=["dog"], scores=np.full(len(ids), 0.9))
+    words: dict[str, Any] = dict(
+        labels=ids * 0, names=["dog"], scores=np.full(len(ids), 0.9)
+    )
     ours = milliseconds(lambda: draw_frame(frame, masks, ids, **words))
     print(f"{args.objects} objects, {args.size[0]} x {args.size[1]}")
     print(f"ours         {ours:8.2f} ms a frame")

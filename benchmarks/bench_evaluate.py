@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.systems.system import System
 
-FRAMES = (4, 12)  # of the shortest and the longest video
-LAYERS, CHANNELS, OBJECTS = 4, 16, 8  # of the system without a recipe
+FRAMES = (4, 12)  # lengths of the shortest and the longest video
+LAYERS, CHANNELS, OBJECTS = 4, 16, 8  # sizes of the system without a recipe
 RESULTS = "results.json"
 
 
@@ -83,7 +83,7 @@ def draw_variables(shapes: dict) -> dict:
         noise = rng.normal(size=leaf.shape)
         drawn = ones + noise / np.sqrt(max(np.prod(leaf.shape[:-1]), 4))
         # Variances are not negative.
-        return np.float32(np.abs(drawn) if path[-1].key == "var" else drawn)
+        return np.asarray(np.abs(drawn) if path[-1].key == "var" else drawn, np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
@@ -93,7 +93,7 @@ def make_convolutions() -> "System":
     import jax
     import jax.numpy as jnp
 
-    from vis_jax.structures import Clip, Predictions
+    from vis_jax.structures import Clip, LossAux, Predictions
     from vis_jax.systems.system import System, Window
 
     sizes = [3] + [CHANNELS] * LAYERS
@@ -103,7 +103,7 @@ def make_convolutions() -> "System":
         return {"params": {f"conv{i}": jnp.zeros(x) for i, x in enumerate(shapes)}}
 
     def step(variables: dict, state: tuple, clip: Clip) -> tuple[tuple, Predictions]:
-        x = clip.images.astype(jnp.float32) / 255.0 - 0.5
+        x = jnp.asarray(clip.images).astype(jnp.float32) / 255.0 - 0.5
         for kernel in variables["params"].values():
             x = jnp.tanh(
                 jax.lax.conv_general_dilated(
@@ -126,7 +126,9 @@ def make_convolutions() -> "System":
         )
         return state, found
 
-    def loss(variables: dict, batch: object, rng: jax.Array) -> None:
+    def loss(
+        variables: dict, batch: object, rng: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
         raise TypeError("this system is not trained")
 
     window = Window(None, None, buckets=(FRAMES[1],))
@@ -169,7 +171,7 @@ def work(recipe: str, videos: int, folder: Path, use: int) -> None:
 class Run(NamedTuple):
     """Run of a layout."""
 
-    seconds: list[float]  # of both passes
+    seconds: list[float]  # seconds of each pass
     files: list[bytes]  # the results of both
 
 

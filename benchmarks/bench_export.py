@@ -81,8 +81,8 @@ def row(
     Args:
       model: to export.
       kind: the format.
-      size: of its canvas.
-      frames: of the video.
+      size: size of its canvas.
+      frames: frames of the video.
       expected: results of the model; empty = not computed yet.
 
     Returns:

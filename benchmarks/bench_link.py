@@ -19,7 +19,9 @@ LEAST = (0.05, 0.1, 0.2, 0.3, 0.5)
 EVERY = (1, 2, 5)
 
 
-def labels_of(shapes: MovingShapes, index: int, every: int):
+def labels_of(
+    shapes: MovingShapes, index: int, every: int
+) -> tuple[list[ForeignLabel], list[int]]:
     """Returns the labels of every n-th frame of a video, and the object of each."""
     drawn = shapes.render(index, range(0, shapes.videos[index].length, every))
     labels, objects = [], []
@@ -35,7 +37,7 @@ def labels_of(shapes: MovingShapes, index: int, every: int):
 
 
 def agreeing(groups: list[int], others: list[int]) -> tuple[int, int]:
-    """Counts consecutive pairs of each group: those equal in `others`, and all."""
+    """Counts consecutive labels of each group: pairs equal in `others`, and all."""
     last: dict[int, int] = {}
     same = total = 0
     for group, other in zip(groups, others, strict=True):

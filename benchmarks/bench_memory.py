@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def resident() -> float:
 class Footage:
     """Data set of one video without annotations; samples memory while it is read."""
 
-    def __init__(self, frames: int):
+    def __init__(self, frames: int) -> None:
         from data_pipeline.datasets.dataset import Category, Video
 
         # Frame, resident MB, MB of device arrays.
@@ -84,7 +85,7 @@ class Footage:
             self.points.append((t + 1, resident(), arrays))
         return make_frame(t)
 
-    def counted(self, stream):
+    def counted(self, stream: Any) -> Any:
         """Wraps a stream to count its masks."""
 
         def run(frames, **options):
@@ -94,7 +95,7 @@ class Footage:
 
         return run
 
-    def truth(self, index: int):
+    def truth(self, index: int) -> Any:
         """Returns no tracks."""
         from data_pipeline.datasets.dataset import VideoTruth
 
@@ -138,12 +139,13 @@ def measure(recipe: str, task: str, frames: int) -> None:
         else:
             from vis_jax.evaluate.loop import evaluate
 
-            options = {"top": run.test.top, "run_id": "", "progress": False}
-            evaluate(footage, stream, folder, **options)
+            data: Any = footage
+            top = run.test.top
+            evaluate(data, stream, folder, top=top, run_id="", progress=False)
     report(recipe, task, footage)
 
 
-def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
+def predict_all(footage: Footage, stream: Any, top: int, output: Path) -> None:
     """Runs `predict` with all outputs."""
     from vis_jax.predict.loop import Finder, predict
     from vis_jax.predict.sources import from_arrays

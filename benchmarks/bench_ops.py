@@ -10,7 +10,7 @@ which calls grid_sample. Milliseconds, medians over rounds in which all take tur
 """
 
 import argparse
-import sys
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -41,13 +41,15 @@ def by_definition(values, locations, weights, *, shapes):
     return jax.lax.map(query, (locations, weights), batch_size=GROUP)
 
 
-def hat(points, size: int):
+def hat(points: jax.Array, size: int) -> jax.Array:
     """Returns each point's weight of each of `size` pixels: max(1 - distance, 0)."""
     distance = jnp.abs(points[..., None] - jnp.arange(size, dtype=jnp.float32))
     return jnp.maximum(1 - distance, 0)
 
 
-def make_call(form, args: argparse.Namespace, backward: bool):
+def make_call(
+    form: Callable[..., jax.Array], args: argparse.Namespace, backward: bool
+) -> Callable[[], object]:
     """Compiles the forward pass, or forward and backward pass."""
     height, width = args.size
     shapes = tuple((height // s, width // s) for s in (32, 16, 8))
@@ -59,15 +61,15 @@ def make_call(form, args: argparse.Namespace, backward: bool):
         jax.random.uniform(keys[2], (tokens, HEADS, 3, POINTS)),
     )
 
-    def read(*inputs):
+    def read(*inputs: jax.Array) -> jax.Array:
         return form(*inputs, shapes=shapes)
 
     if backward:
         run = jax.jit(jax.grad(lambda *x: read(*x).sum(), argnums=(0, 1, 2)))
     else:
         run = jax.jit(read)
-    run = run.lower(*inputs).compile()
-    return lambda: jax.block_until_ready(run(*inputs))
+    compiled = run.lower(*inputs).compile()
+    return lambda: jax.block_until_ready(compiled(*inputs))
 
 
 def main() -> None:
@@ -93,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

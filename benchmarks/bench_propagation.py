@@ -14,7 +14,6 @@ of memory that XLA plans besides inputs and results, shared / direct.
 import argparse
 import functools
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,14 +22,16 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.peer import print_machine
-from vis_jax.association.propagation import Propagation, Settings
+from vis_jax.association.propagation import MaskPropagation, Settings
 from vis_jax.ops.deform_conv import deform_conv
 
 
-def direct(model: Propagation, variables, centre, other, masks):
+def direct(
+    model: MaskPropagation, variables: Any, centre: Any, other: Any, masks: jax.Array
+) -> jax.Array:
     """Propagates each instance's mask by its own deformable convolutions."""
     params, dilations = variables["params"], model.settings.dilations
-    offsets = model.apply(variables, centre, other, method="offsets")
+    offsets: Any = model.apply(variables, centre, other, method="offsets")
     parts = jnp.split(offsets, len(dilations), axis=2)
 
     # Without it the gradient would store the samples of all instances.
@@ -56,15 +57,17 @@ def direct(model: Propagation, variables, centre, other, masks):
     return shares * other.attention
 
 
-def shared(model: Propagation, variables, centre, other, masks):
+def shared(
+    model: MaskPropagation, variables: Any, centre: Any, other: Any, masks: jax.Array
+) -> jax.Array:
     """Propagates all masks with shared taps."""
-    apply = functools.partial(model.apply, variables)
+    apply: Any = functools.partial(model.apply, variables)
     taps = apply(centre.features, method="taps")
     valid = jnp.ones(len(masks), bool)
     return apply(centre, taps, other, masks, valid, method="propagate")
 
 
-def make_inputs(model: Propagation, args: argparse.Namespace):
+def make_inputs(model: MaskPropagation, args: argparse.Namespace) -> tuple:
     """Makes random parameters, two prepared frames and masks."""
     keys = iter(jax.random.split(jax.random.key(0), 4))
     frames = jax.random.normal(next(keys), (2, *args.size, model.channels))
@@ -91,7 +94,12 @@ class Call(NamedTuple):
     megabytes: float
 
 
-def make_call(form, model: Propagation, inputs, backward: bool) -> Call:
+def make_call(
+    form: Callable[..., jax.Array],
+    model: MaskPropagation,
+    inputs: tuple,
+    backward: bool,
+) -> Call:
     """Compiles one form."""
     forward = functools.partial(form, model)
 
@@ -101,11 +109,12 @@ def make_call(form, model: Propagation, inputs, backward: bool) -> Call:
 
     run = jax.grad(total, argnums=(0, 1, 2, 3)) if backward else forward
     compiled = jax.jit(run).lower(*inputs).compile()
+    memory: Any = compiled.memory_analysis()
 
     def call():
         return jax.block_until_ready(compiled(*inputs))
 
-    return Call(call, compiled.memory_analysis().temp_size_in_bytes / 1e6)
+    return Call(call, memory.temp_size_in_bytes / 1e6)
 
 
 class Timed(NamedTuple):
@@ -115,14 +124,14 @@ class Timed(NamedTuple):
     seconds: float
 
 
-def timed(call) -> Timed:
+def timed(call: Callable[[], object]) -> Timed:
     """Times one call."""
     start = time.process_time()
     result = call()
     return Timed(result, time.process_time() - start)
 
 
-def difference(a, b) -> float:
+def difference(a: Any, b: Any) -> float:
     """Returns the largest difference, relative to the largest value of its array.
 
     It skips the bias of the logits, which cancels in the softmax: its gradient is pure
@@ -147,7 +156,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=Settings().chunk)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    model = Propagation(Settings(chunk=args.chunk), args.channels)
+    model = MaskPropagation(Settings(chunk=args.chunk), args.channels)
     inputs = make_inputs(model, args)
     print_machine(jax.devices()[0].device_kind)
     height, width = args.size
@@ -177,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -63,12 +63,15 @@ def write_files(
     """Writes truth.json and results.json."""
     rng = np.random.default_rng(0)
     size = SIZES[style]
-    videos, annotations, entries = [], [], []
+    videos: list[dict] = []
+    annotations: list[dict] = []
+    entries: list[dict] = []
     for video in range(1, num_videos + 1):
         length = int(rng.integers(10, 37) if style == "ytvis" else rng.integers(60, 80))
         videos.append({"id": video, "height": size[0], "width": size[1]})
         videos[-1]["length"] = length
-        outlines, present = [], []
+        outlines: list = []
+        present: list = []
         for _ in range(rng.integers(1, 4) if style == "ytvis" else rng.integers(4, 8)):
             outlines.append(blob(rng, size, ragged))
             category = int(rng.integers(1, 41))
@@ -116,7 +119,8 @@ def run(who: str, folder: Path) -> None:
         paths = folder / "truth.json", folder / "results.json"
         middle = start
         found = score(*paths, options=options, workers=workers)
-        stats = {k: -1.0 if found[k] is None else found[k] for k in METRICS[:12]}
+        values = {k: found[k] for k in METRICS[:12]}
+        stats = {k: -1.0 if x is None else x for k, x in values.items()}
     end = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     wall = time.perf_counter() - wall

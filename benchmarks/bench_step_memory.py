@@ -8,6 +8,7 @@ data.
 """
 
 import argparse
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,14 +39,14 @@ def main() -> None:
         clip = _clip(frames, *given.canvas)
         state = jax.eval_shape(system.start, clip)
         compiled = jax.jit(system.step).lower(variables, state, clip).compile()
-        found = compiled.memory_analysis()
+        found: Any = compiled.memory_analysis()
         sizes = (found.temp_size_in_bytes / 1e6, found.output_size_in_bytes / 1e6)
         print(f"{frames:6d}  {sizes[0]:12.0f}  {sizes[1]:11.0f}", flush=True)
 
 
 def _clip(frames: int, height: int, width: int) -> Clip:
     """Returns a clip of shapes."""
-    shape = jax.ShapeDtypeStruct
+    shape: Any = jax.ShapeDtypeStruct
     return Clip(
         images=shape((frames, height, width, 3), np.uint8),
         frame_valid=shape((frames,), bool),

@@ -10,6 +10,7 @@ model. The two take turns; the ratio is the median of the ratios of all rounds.
 
 import argparse
 import importlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def make_batch(args: argparse.Namespace) -> Batch:
         masks[:, i, :, top:bottom, left:] = True
     numbers = np.broadcast_to(np.arange(INSTANCES, dtype=np.int32), shape[:2])
     noise = np.random.default_rng(0).integers(0, 256, (args.batch, 1, *args.size, 3))
-    return Batch(
+    arrays = dict(
         images=noise.astype(np.uint8),
         frame_valid=np.ones((args.batch, 1), bool),
         sizes=np.full((args.batch, 2), args.size, np.int32),
@@ -49,9 +50,10 @@ def make_batch(args: argparse.Namespace) -> Batch:
         track_ids=numbers + 1,
         instance_valid=np.ones(shape[:2], bool),
     )
+    return Batch(**{name: jnp.asarray(array) for name, array in arrays.items()})
 
 
-def make_step(name: str, args: argparse.Namespace):
+def make_step(name: str, args: argparse.Namespace) -> Callable[[], object]:
     """Compiles one update of a config's system."""
     config = importlib.import_module(f"configs.{name}").get_config().to_dict()
     run = read_run(config | {"compute_dtype": args.dtype})

@@ -158,7 +158,8 @@ def _accumulate(matches: list) -> tuple[np.ndarray, np.ndarray]:
                     np.concatenate([c[i][:, :limit] for c in cells], axis=1)[:, order]
                     for i in (1, 2)
                 )
-                needed = np.count_nonzero(np.concatenate([c[3] for c in cells]) == 0)
+                ignored = np.concatenate([c[3] for c in cells])
+                needed = int(np.count_nonzero(ignored == 0))
                 if needed == 0:
                     continue
                 true = np.logical_and(match, np.logical_not(ignore))

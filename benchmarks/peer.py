@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 
 class Timing(NamedTuple):
@@ -33,31 +33,33 @@ class Timing(NamedTuple):
 class Peer:
     """Peer process that times one call per request."""
 
-    def __init__(self, python: str, settings: dict):
+    def __init__(self, python: str, settings: dict) -> None:
         """Starts the process; `settings` are those of `make_call`.
 
         Raises:
-          SystemExit: the process did not start; its own message is on stderr.
+          SystemExit: the process did not start; its message is on stderr.
         """
         command = [python, str(Path(__file__).resolve()), json.dumps(settings)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._stdin = cast(IO[str], self._process.stdin)
+        self._stdout = cast(IO[str], self._process.stdout)
         self.versions = self._answer()["versions"]
 
     def time(self) -> float:
         """Returns the seconds of one call."""
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        self._stdin.write("go\n")
+        self._stdin.flush()
         return self._answer()["seconds"]
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        self._stdin.close()
         self._process.wait()
 
     def _answer(self) -> dict:
-        line = self._process.stdout.readline()
+        line = self._stdout.readline()
         if not line:
             raise SystemExit(
                 "peer: ended early; --peer_python must name a Python that has torch,"
@@ -75,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the peer")
 
 
-def compare(call: Callable[[], None], args: argparse.Namespace, **settings) -> Timing:
+def compare(
+    call: Callable[[], object], args: argparse.Namespace, **settings: Any
+) -> Timing:
     """Times `call` and the peer in turns.
 
     Args:
@@ -98,7 +102,7 @@ def compare(call: Callable[[], None], args: argparse.Namespace, **settings) -> T
     )
 
 
-def seconds(call: Callable[[], None]) -> float:
+def seconds(call: Callable[[], object]) -> float:
     """Returns the wall time of one call."""
     start = time.perf_counter()
     call()
@@ -106,7 +110,7 @@ def seconds(call: Callable[[], None]) -> float:
 
 
 def print_machine(device: str) -> None:
-    """Prints the machine that is measured."""
+    """Prints the platform, the number of cores and the device."""
     cores = len(os.sched_getaffinity(0))
     print(f"{platform.platform()}, {cores} cores, device {device}")
 
@@ -173,7 +177,9 @@ def _videomt(settings: dict, device: str) -> Callable[[], None]:
 _VITS = {"vits": (384, 12, 6, 3), "vitb": (768, 12, 12, 3), "vitl": (1024, 24, 16, 4)}
 
 
-def _forward(model, images, settings: dict, device: str) -> Callable[[], None]:
+def _forward(
+    model: Any, images: Any, settings: dict, device: str
+) -> Callable[[], None]:
     """Returns a forward pass over the images."""
     import torch
 
@@ -219,7 +225,7 @@ def _network(settings: dict, device: str) -> Callable[[], None]:
     return train if is_train else forward
 
 
-def _config(backbone: str, queries: int):
+def _config(backbone: str, queries: int) -> Any:
     """Returns the published Mask2Former config, with backbones of our shapes."""
     from transformers import Mask2FormerConfig, ResNetConfig, SwinConfig
 

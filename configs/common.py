@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from configs.smallest import SMALL
 
-HELD_OUT_SHARE = 0.2  # of the videos of a user's own folder
+HELD_OUT_SHARE = 0.2  # fraction of the videos of a user's own folder
 
-Value = str | int | float | bool  # of a string argument
+Value = str | int | float | bool  # value in a string argument
 GetConfig = Callable[[str | None], ConfigDict]
 
 
@@ -21,7 +21,8 @@ def parse_arg(arg: str | None, **defaults: Value) -> ConfigDict:
     """Reads `--config file.py:name=value,flag` into a ConfigDict of `defaults`.
 
     Args:
-      arg: what follows the colon: comma-separated `name=value`; a bare name means True.
+      arg: the text after the colon: comma-separated `name=value`; a bare name means
+        True.
       **defaults: the names allowed, with a value that gives the type.
 
     Raises:
@@ -59,12 +60,12 @@ def recipes(
 ) -> Callable[..., GetConfig]:
     """Returns the function that makes the `get_config` of each recipe of a method.
 
-    What it is called with are other defaults of the string argument; `debug` is an
-    argument of all recipes.
+    Its arguments replace defaults of the string argument. Every recipe also has the
+    argument `debug`.
 
     Args:
-      full_size: the config for the values of the string argument.
-      **defaults: of the string argument.
+      full_size: makes the config for given values of the string argument.
+      **defaults: default values of the string argument.
     """
 
     def recipe(**given: Value) -> GetConfig:
@@ -88,8 +89,8 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         )
 
 
-# Classes of the data sets with a fixed list; a folder of the user's sets
-# model.num_classes itself.
+# Number of classes of each data set; 0 for a user's own folder, whose file sets
+# model.num_classes.
 NUM_CLASSES = {
     "ytvis2019": 40,
     "ytvis2021": 40,
@@ -102,10 +103,10 @@ NUM_CLASSES = {
 
 
 def num_classes(dataset: str) -> int:
-    """Classes of a data set; 0 = those that its file lists.
+    """Returns the number of classes of a data set; 0 = as many as its file lists.
 
     Raises:
-      ValueError: it is unknown.
+      ValueError: the data set is unknown.
     """
     check_choice("dataset", dataset, NUM_CLASSES)
     return NUM_CLASSES[dataset]
@@ -126,9 +127,9 @@ NO_DECAY_ON_NORMS_AND_TABLES = (
 )
 
 
-# Annotated frames of the training videos, an estimate that was not counted: videos
-# times mean frames of each, for OVIS 12.77 s with five frames a second. Schedules in
-# epochs are computed from them; --dry_run prints the epochs of the actual videos.
+# Annotated frames of the training videos, estimated as videos times mean frames per
+# video; for OVIS, 12.77 s at five frames per second. Schedules in epochs are computed
+# from them; --dry_run prints the epochs of the actual videos.
 TRAIN_FRAMES = {
     "ytvis2019": 61_800,  # 2,238 x 27.6
     "ytvis2021": 90_100,  # 2,985 x 30.2
@@ -136,7 +137,7 @@ TRAIN_FRAMES = {
     "ovis": 38_800,  # 607 x 63.9
     "coco": 118_287,  # images of train2017, each a video of one frame
     "moving_shapes": 48_000,  # 2,000 x 24
-    "folder": 61_800,  # not known here: as long as for YouTube-VIS 2019
+    "folder": 61_800,  # unknown: the value of YouTube-VIS 2019
 }
 
 
@@ -206,11 +207,11 @@ def shrink(config: ConfigDict) -> ConfigDict:
     patch = config.model.backbone.get("patch", 16)
     if config.model.backbone.name == "swin":
         config.model.backbone.window = 4
-    if "track_head" in config.model:  # of a detector that can do without
+    if "track_head" in config.model:  # optional in some detectors
         config.model.track_head.width = 32
     for changes in (small, SMALL[config.system]):
         set_fields(config, changes)
-    if patch == 14:  # whose frames have sides in multiples of 28 pixels
+    if patch == 14:  # sides of frames must be multiples of 28 pixels
         config.data.update(short_side=(56,), canvas=(56, 84))
         config.data.shapes.update(height=56, width=84)
         config.model.backbone.patch = patch
@@ -221,9 +222,9 @@ def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
     """Returns the settings common to small detectors on moving shapes.
 
     Args:
-      system: its name.
-      options: with `difficulty` and `steps`.
-      **data: fields of `data` beside those that all have.
+      system: name of the system.
+      options: has `difficulty` and `steps`.
+      **data: further fields of `data`.
     """
     config = ConfigDict(dict(system=system, num_steps=options.steps))
     config.data = dict(
@@ -249,19 +250,19 @@ def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
     return config
 
 
-# Rates of a frozen detector.
+# Learning-rate multipliers that freeze the detector.
 FROZEN_DETECTOR = (("(backbone|detector)/.*", 0.0), (".*", 1.0))
 
-# `data` of small track heads: any two frames of a video.
+# `data` for training small track heads: any two frames of a video.
 ANY_PAIR: dict[str, Any] = dict(frames=2, frame_range=12, batch_size=8)
 
 
 def add_track_head(config: ConfigDict, *, width: int) -> None:
-    """Makes the recipe of a detector one of a track head alone, on that one trained.
+    """Adds a track head to a detector's recipe, and trains only the head.
 
     Args:
-      config: of YOLACT or CondInst.
-      width: of the embedding.
+      config: config of YOLACT or CondInst, modified in place.
+      width: size of the embedding.
     """
     config.model.track_head = dict(width=width)
     set_fields(config, dict(loss=dict(detector=False)))
@@ -270,18 +271,18 @@ def add_track_head(config: ConfigDict, *, width: int) -> None:
     config.optimizer.rates = FROZEN_DETECTOR
 
 
-# `test` of small detectors on a folder, whose videos have dozens of frames.
+# `test` for small detectors on a folder of videos with dozens of frames.
 LINKED_ON_FOLDER: dict[str, Any] = dict(
     chunk=8, frame_buckets=(32, 64), tracks=300, top=300
 )
 
 
 def put_on_folder(config: ConfigDict, *, instances: int = 8, **test: Any) -> None:
-    """Makes a small config one for a folder of videos, some of which are held out.
+    """Changes a small config from moving shapes to a folder, with held-out videos.
 
     Args:
-      config: of moving shapes.
-      instances: of a clip.
+      config: config for moving shapes, modified in place.
+      instances: maximum number of instances per clip.
       **test: further fields of `test`.
     """
     config.data.update(
@@ -293,7 +294,7 @@ def put_on_folder(config: ConfigDict, *, instances: int = 8, **test: Any) -> Non
 
 
 def set_fields(config: ConfigDict, values: Mapping) -> None:
-    """Sets fields of sections, which need not be there."""
+    """Sets nested fields in place, creating missing sections."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             if name not in config:

@@ -65,9 +65,9 @@ def full_size(options: ConfigDict) -> ConfigDict:
 
 
 def updates_per_epoch(dataset: str, batch_size: int) -> int:
-    """Updates of an epoch of IAI: five clips of each training video.
+    """Returns the updates per epoch of IAI, which has five clips per training video.
 
-    A data set of unknown size counts like YouTube-VIS 2019.
+    A data set of unknown size counts as YouTube-VIS 2019.
     """
     return 5 * _VIDEOS.get(dataset, _VIDEOS["ytvis2019"]) // batch_size
 

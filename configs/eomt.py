@@ -46,7 +46,7 @@ _STILLS = {
 
 
 def model(options: ConfigDict) -> ConfigDict:
-    """`model` of a size and a form."""
+    """Returns the section `model` for a size and a form."""
     common.check_choice("size", options.size, BLOCKS)
     common.check_choice("form", options.form, ("dinov2", "dinov3"))
     common.check_choice("patch", str(options.patch), ("16", "14"))
@@ -68,10 +68,10 @@ def model(options: ConfigDict) -> ConfigDict:
 
 
 def stills(options: ConfigDict) -> ConfigDict:
-    """`data.stills` without a share, and the categories that the authors take.
+    """Returns `data.stills` with a share of 0 and the authors' category pairs.
 
     Args:
-      options: with `dataset`.
+      options: has `dataset`.
     """
     found = ConfigDict(dict(share=0.0))
     if options.dataset in _STILLS:
@@ -83,8 +83,8 @@ def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
     """Returns the smallest square canvas that holds a side in pixels.
 
     Args:
-      side: of the frames.
-      options: with `patch`.
+      side: length in pixels.
+      options: has `patch`.
     """
     multiple = 28 if options.patch == 14 else 32
     least = -(-side // multiple) * multiple
@@ -92,12 +92,12 @@ def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
 
 
 def optimizer(options: ConfigDict, *, decay: float, full: int = 0) -> ConfigDict:
-    """Returns AdamW with rates that decrease from block to block towards the image.
+    """Returns AdamW with layer-wise learning-rate decay.
 
     Args:
-      options: with `size`, and `debug` for the smallest model.
-      decay: rate of a block as a share of that of the next one.
-      full: last blocks that have the whole rate.
+      options: has `size`, and `debug` for the smallest model.
+      decay: learning rate of a block divided by that of the next block.
+      full: number of last blocks with the full rate.
     """
     smallest = SMALL["videomt"]["model"]["backbone"]["depth"]
     depth = smallest if options.debug else BLOCKS[options.size]

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import common, iai_condinst
 
-FRESH = ("hab/.*", "box_head/id_logits/.*")  # what a Mask R-CNN does not have
+FRESH = ("hab/.*", "box_head/id_logits/.*")  # parts that Mask R-CNN does not have
 
 
 def full_size(options: ConfigDict) -> ConfigDict:

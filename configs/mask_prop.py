@@ -41,7 +41,7 @@ SAMPLING = ("temporal_./.*",)
 
 
 def carry_masks(config: ConfigDict) -> None:
-    """Makes a recipe of a cascade on pairs of frames one of MaskProp."""
+    """Turns a cascade's recipe on pairs of frames into one of MaskProp, in place."""
     config.system = "mask_prop"
     if "tracker" in config.test:
         del config.test["tracker"]

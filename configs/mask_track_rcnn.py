@@ -27,7 +27,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     """Returns the published config, for `backbone`, `dataset` and `frames`."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     classes = common.num_classes(options.dataset)
-    ovis = options.dataset == "ovis"  # crowded; as the authors of OVIS train it
+    ovis = options.dataset == "ovis"  # has its own settings, from the authors of OVIS
     config = ConfigDict(dict(system="mask_track_rcnn", compute_dtype="bfloat16"))
     # The reference is any other frame, or a nearby one in the longer videos of OVIS.
     config.data = common.clips(

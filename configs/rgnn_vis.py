@@ -24,13 +24,13 @@ from configs import common
 VARIANTS = {"r50": "50", "r101": "101"}
 _CANVAS = (480, 864)
 _JOINT = ("ytvis2019", 42)  # the first of two sets, and the categories of both
-_VIDEOS = 1_867  # of YouTube-VIS 2019 that the paper trains on
+_VIDEOS = 1_867  # videos of YouTube-VIS 2019 that the paper trains on
 _OVIS_VIDEOS = 607
 
 # Settings by preset that differ from the defaults of the library.
 _PAPER = dict(
     model=dict(graph=dict(variance="paper")),
-    # In the paper an IoU of 0.5 is a match: the next smaller number.
+    # The paper counts an IoU of exactly 0.5 as a match: the next smaller float.
     loss=dict(iou=0.49999997, match_threshold=0.3133, start_threshold=0.13),
     test=dict(match=0.31, start=0.31, video_class="majority"),
 )
@@ -52,12 +52,11 @@ _RELEASED = dict(
 )  # fmt: skip
 PRESETS = {"chosen": {}, "paper": _PAPER, "released": _RELEASED}
 
-# Only the association is trained, which a YOLACT lacks.
+# Only the association is trained; a YOLACT does not have it.
 FROZEN = common.FROZEN_DETECTOR
 NEW = ("(appearance|graph|masks)/.*",)
-PLUS = dict(
-    graph=dict(layer_norm=True), appearance=dict(positions=True)
-)  # of the model
+# Fields of `model` for RGNNVIS++.
+PLUS = dict(graph=dict(layer_norm=True), appearance=dict(positions=True))
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
@@ -99,7 +98,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
 
 
 def _steps(options: ConfigDict) -> int:
-    """Returns the updates of 150 epochs, or of 300 epochs of OVIS."""
+    """Returns the number of updates in 150 epochs, or in 300 epochs of OVIS."""
     if options.dataset == "ovis":
         return 300 * (_OVIS_VIDEOS // 4)
     # The paper has 633 updates per epoch, more than one pass over the videos.

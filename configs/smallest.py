@@ -13,7 +13,7 @@ _RCNN = dict(**_SMALL_HEADS, track_head=dict(width=32))
 _SMALL_HAB = dict(stage="res4", dim=16, mlp_dim=32, radius=1, slots=3)
 _SMALL_CASCADE = dict(
     **_SMALL_HEADS, semantic=dict(dim=16, convs=1), roi_samples=1,
-    stages=dict(  # two, as many as have something between them
+    stages=dict(  # two, the fewest with a transition from stage to stage
         iou=(0.5, 0.6), centre_std=(0.1, 0.05), side_std=(0.2, 0.1), weight=(1.0, 0.5)
     ),
 )  # fmt: skip

@@ -59,7 +59,7 @@ class ClipPlan(NamedTuple):
     colour: tuple[float, float, float]  # factors: brightness, contrast, saturation
     # For a pseudo-clip of an image: float64 [T, 4], see `pseudo_clip.draw_views`.
     views: np.ndarray | None = None
-    part: int = 0  # of a mixture of data sets, to which `video` belongs
+    part: int = 0  # part of a mixture that `video` belongs to
 
 
 def local_batch_size(batch_size: int, *, host_index: int, host_count: int) -> int:

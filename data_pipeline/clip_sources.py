@@ -25,7 +25,7 @@ from data_pipeline.clip_source import (
 )
 from data_pipeline.datasets.clip_arrays import checked_clip, seen_tracks
 from data_pipeline.datasets.dataset import Dataset, Video
-from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack
 from data_pipeline.plain_files import PlainFiles, as_plain
 from data_pipeline.rle_graph import RunTensors, decode_masks, run_tensors
 from vis_jax.formats.rle import Runs
@@ -36,7 +36,7 @@ class HasTracks(Protocol):
     """Videos whose masks are run lengths in memory."""
 
     videos: tuple[Video, ...]
-    tracks: tuple[tuple[Track, ...], ...]
+    tracks: tuple[tuple[AnnotatedTrack, ...], ...]
     runs: Runs
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ class HasTracks(Protocol):
 class HasFiles(HasTracks, Protocol):
     """Videos with a file for each frame."""
 
-    root: Path  # of the data set
+    root: Path  # folder of the data set
 
     def path(self, index: int, frame: int) -> Path:
         """Returns the image file of a frame of a video."""
@@ -290,7 +290,7 @@ def _track_signature(frames: int) -> dict[str, tf.TensorSpec]:
 
 
 def _track_features(
-    tracks: Sequence[Track], ids: np.ndarray, video: Video
+    tracks: Sequence[AnnotatedTrack], ids: np.ndarray, video: Video
 ) -> dict[str, object]:
     """Returns the features of the non-crowd tracks visible in frames `ids`."""
     seen = seen_tracks(tracks, ids)

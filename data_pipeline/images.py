@@ -18,8 +18,8 @@ from vis_jax.formats.rle import MAX_PIXELS
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # MPO is opened as JPEG
 MAX_SIDE = 16_384  # pixels, of a frame
-JPEG_QUALITY = 95  # of re-encoded images
-MAX_BYTES = 2**30  # of an image file
+JPEG_QUALITY = 95  # quality of re-encoded images
+MAX_BYTES = 2**30  # maximum size of an image file
 WHOLE, ONE_IMAGE = "a whole image", "a file with one image"  # `expected` in errors
 ORIENTATION = 0x0112  # Exif tag; 1 is upright, 5 to 8 are rotated by 90 degrees
 

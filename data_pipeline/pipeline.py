@@ -73,7 +73,7 @@ def planned_clips(
 
     Args:
       dataset, clips: see `train_batches`.
-      plans: of the clips.
+      plans: plans of the clips.
     """
 
     def from_clip(first: int) -> Iterator[list[ClipPlan]]:

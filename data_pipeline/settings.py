@@ -61,7 +61,7 @@ class Stills:
     """`data.stills`: pseudo-clips of COCO images, alone or together with the videos."""
 
     root: str = ""  # folder with annotations/ and the images
-    split: str = "train2017"  # of COCO
+    split: str = "train2017"  # split of COCO
     share: Share = 0.0  # fraction of clips made from images; 0 = none
     # Minimum and maximum size of a view, as a fraction of the largest that fits.
     zoom: Annotated[tuple[float, float], Range(least=0.1, most=1)] = (0.5, 1.0)
@@ -87,21 +87,21 @@ class Joint:
 
 
 @section
-class Near:
+class NearFrames:
     """`data.sampling`: a random frame, and others within `data.frame_range` of it."""
 
     kind: Literal["near"] = "near"  # sampling of frames: near, run or steps
 
 
 @section
-class Run:
+class ConsecutiveFrames:
     """`data.sampling`: consecutive frames."""
 
     kind: Literal["run"] = "run"  # sampling of frames: near, run or steps
 
 
 @section
-class Steps:
+class OrderedFrames:
     """`data.sampling`: frames in order, with random gaps."""
 
     kind: Literal["steps"] = "steps"  # sampling of frames: near, run or steps
@@ -126,7 +126,7 @@ class Settings:
     loader: Literal["tf", "numpy"] = "tf"
     frames: Count = 2  # frames per clip
     # Sampling of a clip's frames from a video: near, run or steps.
-    sampling: Near | Run | Steps = Near()
+    sampling: NearFrames | ConsecutiveFrames | OrderedFrames = NearFrames()
     frame_range: Natural = 20  # for near: maximum distance from the key frame
     short_side: tuple[Count, ...] = (360, 480)  # pixels; one is drawn per clip
     long_side: Count = 1333  # maximum pixels

@@ -57,7 +57,7 @@ MILLIONS = {
 }
 
 
-# Of full size, these recipes are among the quick tests: one of each system.
+# At full size, one recipe of each system is among the quick tests.
 QUICK = ("ifr_r50", "mask2former_vis_r50", "mask_track_rcnn_r50", "yolact_r50")
 
 
@@ -67,7 +67,7 @@ def _slow_but(quick: Collection[str], names: Iterable[str]) -> list:
     return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
-# What recipes had before settings had defaults, and where it is now ..
+# Fields of recipes before settings had defaults, and their present places ..
 MOVED = (("model.frame_queries.", "model.mask_decoder."),)
 # .. or that nothing reads it any more: (field, where that is so).
 GONE = (
@@ -81,7 +81,7 @@ GONE = (
     # Without effect there, and refused since.
     (r"optimizer\.decay_at", lambda run: run.optimizer.schedule == "cosine"),
     (r"optimizer\.warmup_factor", lambda run: not run.optimizer.warmup_steps),
-    # Of the network of OSMN, without it; clips that a tracker reads do not overlap.
+    # OSMN's network is left out; clips that a tracker reads do not overlap.
     (r"test\.trackers\.osmn(_masks)?\..*", lambda run: run.system != "osmn"),
     # A folder has videos held out, and is what `:debug` reads, too.
     (
@@ -235,7 +235,7 @@ def _make_alike(model: dict) -> None:
 def test_debug_takes_a_finite_loss(name):
     run = recipe(name)
     config = to_dict(run)
-    # What the loss does not depend on, so that equal systems compile once.
+    # The loss does not depend on these, so that equal systems compile once.
     for unused in ("optimizer", "train", "init_from", "init_fresh"):
         config.pop(unused)
     config["data"].update(loader="numpy", split="train", flip=0.5, colour=0.0)

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 SMALL_VIDEOS = ("--num_videos=2", "--height=64", "--width=96", "--length=4")
 # In place of every recipe, so that it is compiled once.
 TRAINED = "configs/mask_track_rcnn_shapes.py:debug"
-# What makes TRAINED, which draws its videos, read a folder.
+# Makes TRAINED, which draws its videos, read a folder instead.
 OWN = {"data.name": "folder", "data.root": "videos", "test.split": "train"}
 
 
@@ -97,7 +97,7 @@ def page(prepared, tmp_path, monkeypatch):
     return folder
 
 
-# Of each page, a file that its last command leaves.
+# A file that the last command of each page leaves.
 PAGES = {
     "README.md": "out/video.json",
     "docs/quickstart.md": "out/video.json",

@@ -72,7 +72,7 @@ def own_compilation_cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(own_compilation_cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("end_to_end") / "run"
-    # What training compiled in earlier runs of the tests, and nothing that came later.
+    # Programs that training compiled in earlier runs of the tests, and nothing else.
     kept_programs.copy(KEPT, workdir / "compilation_cache")
     with count_compilations() as names:
         outcome = call("--config", CONFIG, "--workdir", workdir, *SETTINGS, PICTURES)

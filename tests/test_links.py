@@ -11,7 +11,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
 
 def headings(path):
-    """What links call the headings of a page."""
+    """Returns the anchors of a page's headings."""
     text = BLOCK.sub("", path.read_text())
     names = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in names}

@@ -18,7 +18,7 @@ from tests.metrics.scenes import prediction, rows, track, truth_file
 from vis_jax import main as program
 
 ROOT = Path(__file__).parents[1]
-# What takes seconds to import.
+# Packages that take seconds to import.
 HEAVY = ("jax", "flax", "tensorflow", "orbax", "pycocotools", "av", "PIL")
 
 

@@ -1,4 +1,4 @@
-"""What the files around the code say of it: workflows, reference, citation, site."""
+"""Files around the code agree with it: workflows, reference, citation, site."""
 
 import configparser
 import importlib
@@ -42,7 +42,7 @@ def test_workflows_and_pages_call_targets_that_exist():
 
 
 def lines_of_demo(*words):
-    """What `make demo` would run."""
+    """Returns the commands that `make demo` would run."""
     command = ["make", "--dry-run", "demo", "SOURCE=clip.mp4", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.replace("\\\n", " ").splitlines()

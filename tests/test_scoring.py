@@ -104,9 +104,9 @@ def moved(folder, to):
 @pytest.mark.parametrize(
     ("to", "note"),
     [
-        ((0, 1, 2), "shifted: in 6 of 6 tracks found, .* 1 below that of the truth"),
+        ((0, 1, 2), "shifted: in 6 of 6 tracks found, .* 1 below that of the ground"),
         ((11, 12, 13), "shifted: in 6 of 6 tracks found, .* 10 above that of the"),
-        ((2, 1, 3), "exchanged: .* have 2 for 1, 1 for 2 of the truth"),
+        ((2, 1, 3), "exchanged: .* have 2 for 1, 1 for 2 of the ground truth"),
         ((3, 3, 3), None),  # no rule: it knows one category only
     ],
 )

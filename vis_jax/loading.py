@@ -16,7 +16,7 @@ from vis_jax.commands.stored_programs import StoredModel, read_stored
 from vis_jax.paths import check_folder
 from vis_jax.predict.loop import Finder
 from vis_jax.tracking import Tracker
-from vis_jax.training.model_folder import kind_of, no_weights
+from vis_jax.training.model_folder import Kind, kind_of, no_weights
 
 if TYPE_CHECKING:
     from vis_jax.api import Model
@@ -36,10 +36,9 @@ def load(
     unless JAX already has a cache folder.
 
     Args:
-      path: folder of a training run, whose newest checkpoint is read; of one
-        checkpoint; of the output of `convert` or `export`; or in model-hub layout, with
-        config.json, categories.json and model.safetensors. Or the name of weights that
-        come with vis_jax, such as "shapes"; a folder of that name is "./shapes".
+      path: folder of a training run (the newest checkpoint is read), of one checkpoint,
+        written by `convert` or `export`, or in model-hub layout. Or the name of weights
+        that come with vis_jax, such as "shapes"; a folder of that name is "./shapes".
       settings: overrides by path, such as {"test.tracker": "iou"}.
       config: for a checkpoint without one: a Python file, such as "configs/ifr_r50.py",
         another config.json, or fields by name.
@@ -55,13 +54,8 @@ def load(
     path = find_weights(path)
     fields = {**(settings or {}), **{f"test.{name}": x for name, x in test.items()}}
     kind = kind_of(path)
-    if kind == "published":
-        raise ValueError(f"{os.fspath(path)}: {no_weights(path, kind)}")
-    if kind == "onnx":
-        raise ValueError(
-            f"{os.fspath(path)}: expected weights, or programs of format stablehlo, got"
-            " a step in ONNX, which ONNX Runtime runs"
-        )
+    if kind in ("published", "onnx"):
+        raise ValueError(f"{os.fspath(path)}: {_no_model(path, kind)}")
     if kind == "stablehlo":
         if fields or config is not None or categories is not None:
             raise ValueError(
@@ -78,6 +72,16 @@ def load(
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         parts.keep_user_compilations()
     return model
+
+
+def _no_model(path: str | os.PathLike, kind: Kind) -> str:
+    """Explains why an export of this kind cannot be loaded."""
+    if kind == "onnx":
+        return (
+            "expected weights, or programs of format stablehlo, got a step in ONNX,"
+            " which ONNX Runtime runs"
+        )
+    return no_weights(path, kind)
 
 
 class ProgramModel(Tracker):

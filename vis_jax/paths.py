@@ -18,7 +18,7 @@ INCOMPLETE = "INCOMPLETE"  # file in a folder of a bucket that is still being co
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether the path is in a bucket rather than on a local disk."""
+    """Returns whether the path is in a bucket rather than on a local disk."""
     return "://" in os.fspath(path)
 
 

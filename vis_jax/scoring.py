@@ -72,17 +72,14 @@ def score(
     """Computes video AP and, optionally, tracking metrics and an error breakdown.
 
     Args:
-      truth_path: instances.json with annotations.
-      results_path: results.json.
+      truth_path, results_path: instances.json with annotations, and results.json.
       output_path: JSON file for the metrics; None: not written.
       options: further metrics to compute.
-      report_path: HTML file for a page with masks, curves and errors; None: not
-        written.
-      frames: folder that the ground truth's `file_names` are relative to, for the
-        pictures of that page; None: the page shows masks only.
+      report_path: HTML page with masks, curves and errors; None: not written.
+      frames: folder of the frames named in `truth_path`, for that page; None: the page
+        shows masks only.
       progress: show progress bars in long runs.
-      workers: maximum number of processes; None: one per processor. The metrics do
-        not depend on it. Small files use one process.
+      workers: maximum number of processes, used for large files; None: one per core.
 
     Returns:
       The metrics, in [0, 1]; None where there is no ground truth.
@@ -93,28 +90,36 @@ def score(
     """
     check_folder("output", output_path)
     check_folder("--report", report_path)
-    quirks = options.official_quirks
     write_page = None
     # These three need the masks of all tracks at once.
     if options.errors or options.class_agnostic or report_path is not None:
         workers = 1
     job = _job(truth_path, results_path, options)
     with Workers(job, num_workers() if workers is None else workers) as several:
-        truth = load_truth(truth_path, official_quirks=quirks)
+        truth = load_truth(truth_path, official_quirks=options.official_quirks)
         if report_path is not None:
             folder = (truth_path, frames) if frames is not None else None
             write_page = _page_writer(report_path, folder, options, progress)
         found = several.find(truth)
-    if found is None:
-        results = load_results(results_path, truth, official_quirks=quirks)
-    else:
-        results = Results(str(results_path), found.tracks, found.tolerated)
+    results = _results(results_path, truth, options, found)
     report = _report(truth, results, options, progress, found)
     if output_path is not None:
         write_json(output_path, report, indent=1)
     if write_page is not None:
         write_page(truth, results, report)
     return report
+
+
+def _results(
+    path: str | os.PathLike,
+    truth: TruthFile,
+    options: Options,
+    found: PartFindings | None,
+) -> Results:
+    """Reads the results, unless the worker processes did."""
+    if found is None:
+        return load_results(path, truth, official_quirks=options.official_quirks)
+    return Results(str(path), found.tracks, found.tolerated)
 
 
 def _page_writer(
@@ -240,7 +245,7 @@ def _tracked(
 
 
 def _doubtful(found: Scores, results: Results) -> bool:
-    """Whether AP is so low that the results may use another category list."""
+    """Returns whether AP is so low that the results may use another category list."""
     ap50 = found.stats["AP50"]
     return ap50 is not None and ap50 < DOUBTFUL_AP50 and bool(results.tracks)
 

@@ -85,7 +85,7 @@ Fraction = Annotated[float, Range(above=0, most=1)]
 OpenFraction = Annotated[float, Range(above=0, below=1)]
 
 
-class Field(NamedTuple):
+class SettingField(NamedTuple):
     """One field of settings, as `fields_of` describes it."""
 
     name: str
@@ -94,20 +94,20 @@ class Field(NamedTuple):
     default: Any  # dataclasses.MISSING if there is none
 
 
-def fields_of(kind: type) -> dict[str, Field]:
+def fields_of(kind: type) -> dict[str, SettingField]:
     """Returns the fields of a settings class by name, base class fields first."""
     return _fields_of(kind)
 
 
-@functools.cache  # whose arguments mypy only knows as Hashable
-def _fields_of(kind: Any) -> dict[str, Field]:
+@functools.cache  # mypy only knows its arguments as Hashable
+def _fields_of(kind: Any) -> dict[str, SettingField]:
     hints = typing.get_type_hints(kind, include_extras=True)
     found = {}
     for field in dataclasses.fields(kind):
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        found[field.name] = Field(field.name, *_bare(hints[field.name]), default)
+        found[field.name] = SettingField(field.name, *_bare(hints[field.name]), default)
     return found
 
 
@@ -182,7 +182,7 @@ def union_of(annotation: Any) -> tuple[type, ...]:
     return tuple(found)
 
 
-def describe(field: Field) -> str:
+def describe(field: SettingField) -> str:
     """Describes the allowed values of a field: "int, at least 1"."""
     rules = [rule for rule in field.rules if isinstance(rule, Range)]
     texts = [rule for rule in field.rules if isinstance(rule, OneOf)]
@@ -212,7 +212,7 @@ def _options(annotation: Any) -> tuple:
     return (annotation,)
 
 
-def _read(path: str, field: Field, value: Any, before: Any) -> Any:
+def _read(path: str, field: SettingField, value: Any, before: Any) -> Any:
     kinds = union_of(field.type)
     if kinds:
         return _read_nested(path, kinds, value, before)

@@ -54,7 +54,7 @@ class Predictions(NamedTuple):
 
     class_probs: Float32[
         Array | np.ndarray, "S K"
-    ]  # of the track so far; need not sum to 1
+    ]  # class probabilities of the track so far; need not sum to 1
     track_ids: Int32[Array | np.ndarray, "S"]  # 1, 2, .. within one video; 0 = none
     valid: Bool[Array | np.ndarray, "S"]
     slots: Int32[Array | np.ndarray, "F D"]  # track slot of each mask; -1 = no mask

@@ -11,14 +11,14 @@ import numpy as np
 from data_pipeline.clip_source import Tensor
 
 
-class Motion(NamedTuple):
+class ViewLimits(NamedTuple):
     """Limits of the views."""
 
     zoom: tuple[float, float]  # min, max, as a fraction of the largest window
     angle: float  # maximum rotation to either side, degrees
 
 
-def draw_views(rng: np.random.Generator, frames: int, motion: Motion) -> np.ndarray:
+def draw_views(rng: np.random.Generator, frames: int, motion: ViewLimits) -> np.ndarray:
     """Draws the path of a window: float64 [T, 4].
 
     Position, angle and zoom each follow a quadratic Bezier curve with uniform control

@@ -23,7 +23,7 @@ from data_pipeline.datasets.ytvis_json import (
     read_json,
     video_title,
 )
-from data_pipeline.datasets.ytvis_layout import Layout, find_layout
+from data_pipeline.datasets.ytvis_layout import DatasetPaths, find_layout
 from data_pipeline.errors import DataError, Report, shorten
 
 _THREADS = 4  # frames decoded at a time
@@ -32,7 +32,7 @@ _THREADS = 4  # frames decoded at a time
 class Checked(NamedTuple):
     """Valid content of a folder."""
 
-    layout: Layout
+    layout: DatasetPaths
     content: Annotations
 
 
@@ -115,13 +115,13 @@ def count(content: Annotations) -> tuple[Count, ...]:
 def _check_fields(
     entries: object, content: Annotations, file: Path, warning: Report
 ) -> None:
-    """Warns of fields that scoring needs, and if there is nothing to train on."""
+    """Warns of missing fields that scoring needs, and if there are no objects."""
     if not isinstance(entries, list):  # a file without ground truth
         return
     tracks = [track for some in content.tracks for track in some]
     shown = [track.entry for track in tracks if (track.mask_index >= 0).any()]
     if not shown:
-        expected = "objects, without which there is nothing to train on or to score"
+        expected = "objects, as training and scoring need some"
         warning(DataError(file, field="annotations", expected=expected, got="none"))
     for key in ("areas", "iscrowd"):
         lacking = [
@@ -130,14 +130,14 @@ def _check_fields(
             if entries[k].get(key) is None
         ]
         if lacking:
-            expected = "a value: a file without cannot be scored"
+            expected = "a value, which scoring requires"
             got = f"nothing in {len(lacking)} annotations"
             fail = partial(DataError, file, annotation=lacking[0])
             warning(fail(field=key, expected=expected, got=got))
     flat = [annotation_title(entries[k], k) for k in shown if _has_flat(entries[k])]
     if flat:
-        expected = "lists of polygons: a polygon that stands alone cannot be scored"
-        got = f"polygons alone in {len(flat)} annotations"
+        expected = "lists of polygons, which scoring requires"
+        got = f"single flat polygons in {len(flat)} annotations"
         fail = partial(DataError, file, annotation=flat[0])
         warning(fail(field="segmentations", expected=expected, got=got))
 
@@ -173,16 +173,18 @@ def _check_names(videos: tuple[Video, ...], file: Path, defect: Report) -> None:
             )
 
 
-def _check_images(layout: Layout, video: Video, pool: Executor, defect: Report) -> None:
+def _check_images(
+    layout: DatasetPaths, video: Video, pool: Executor, defect: Report
+) -> None:
     names = [name for name in video.file_names if name]
     for error in pool.map(partial(_defect_of_image, layout, video), names):
         if error is not None:
             defect(error)
 
 
-def _defect_of_image(layout: Layout, video: Video, name: str) -> DataError | None:
+def _defect_of_image(layout: DatasetPaths, video: Video, name: str) -> DataError | None:
     try:
         read_frame(layout.images / name, video, root=layout.root)
     except DataError as error:
-        return error.with_traceback(None)  # which would keep the frame in memory
+        return error.with_traceback(None)  # a traceback would keep the frame in memory
     return None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from data_pipeline.datasets.dataset import Video
-from data_pipeline.datasets.ytvis_json import Track, is_box, is_number
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack, is_box, is_number
 from data_pipeline.errors import Fail, Report
 from vis_jax.formats.rle import Runs, areas_of_runs, boxes_of_runs, take_runs
 
@@ -15,7 +15,12 @@ _AREA_SLACK = 0.01  # share of the pixels, beside one pixel
 
 
 def check_numbers(
-    entry: dict, track: Track, runs: Runs, video: Video, fail: Fail, warning: Report
+    entry: dict,
+    track: AnnotatedTrack,
+    runs: Runs,
+    video: Video,
+    fail: Fail,
+    warning: Report,
 ) -> None:
     """Compares an annotation's id, boxes and areas with its masks.
 

@@ -27,7 +27,7 @@ class Image(NamedTuple):
 class PreparedSplit(NamedTuple):
     """A data set in YouTube-VIS format, not yet written."""
 
-    content: dict  # of the annotation file
+    content: dict  # content of the annotation file
     images: tuple[Image, ...]
     left_out: tuple[str, ...]  # content that was dropped, a line each
     linked: int = 0  # number of labels without identity in the source
@@ -43,7 +43,7 @@ class ForeignLabel(NamedTuple):
 
 
 @runtime_checkable
-class Linker(Protocol):
+class IdentityLinker(Protocol):
     """Assigns identities to the labels of a video."""
 
     def __call__(self, labels: Sequence[ForeignLabel], /) -> list[int]:
@@ -92,7 +92,7 @@ class Foreign(NamedTuple):
 
 
 def describe(
-    foreign: Foreign, progress: bool, link: Linker | None = None
+    foreign: Foreign, progress: bool, link: IdentityLinker | None = None
 ) -> PreparedSplit:
     """Reads all tracks and converts them; ids of videos and tracks count from 1.
 
@@ -157,7 +157,7 @@ def _content(
 def _linked(
     labels: Sequence[ForeignLabel],
     video: ForeignVideo,
-    link: Linker | None,
+    link: IdentityLinker | None,
     identity: str,
 ) -> list[ForeignTrack]:
     """Links labels to tracks, in order of their first labels."""
@@ -231,7 +231,7 @@ def track_fields(
 
 
 def is_point(value: object) -> TypeGuard[list[float]]:
-    """Whether a value of a JSON file is a list of two finite numbers."""
+    """Returns whether a value of a JSON file is a list of two finite numbers."""
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 

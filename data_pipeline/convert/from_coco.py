@@ -25,7 +25,7 @@ LOOKED_FOR = (
     " annotations/instances_{split}.json, annotations/instances_default.json ..), whose"
     " annotations have instance_id or track_id, or with --link"
 )
-_IDENTITY = ("instance_id", "track_id")  # of an annotation
+_IDENTITY = ("instance_id", "track_id")  # fields of an annotation
 # CVAT has it in attributes.
 _IDENTITIES = (*_IDENTITY, *(f"attributes.{key}" for key in _IDENTITY))
 
@@ -197,7 +197,7 @@ def _identities(entry: dict, fail: Fail) -> dict[str, str]:
 
 
 def _is_outside(entry: dict, fail: Fail) -> bool:
-    """Whether CVAT's attributes mark the object as outside this frame.
+    """Returns whether CVAT's attributes mark the object as outside this frame.
 
     Raises:
       DataError: the attributes rotate the shape.

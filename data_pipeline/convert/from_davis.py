@@ -82,7 +82,8 @@ def _listed(source: SourceFolder, names: list[str]) -> tuple[list[str], str]:
         raise DataError(source.root, field="split", expected=expected, got=source.split)
     words = source.inside(chosen[-1]).read_text("utf-8-sig", "replace").splitlines()
     wanted = [line.strip() for line in words if line.strip()]
-    if any("/" in line for line in wanted):  # of DAVIS 2016: /JPEGImages/480p/bear/..
+    # As in DAVIS 2016: /JPEGImages/480p/bear/..
+    if any("/" in line for line in wanted):
         parts = (line.split()[0].split("/") for line in wanted)
         wanted = [p[-2] for p in parts if len(p) > 1]
     wanted = list(dict.fromkeys(wanted))

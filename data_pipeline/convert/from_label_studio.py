@@ -32,7 +32,7 @@ from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "a JSON file with a list of tasks that have 'annotations' (Label Studio)"
 _MAX_FILES = 20  # maximum number of JSON files examined
-_MAX_BYTES = 2**24  # of a brush
+_MAX_BYTES = 2**24  # maximum bytes of a brush
 _SHAPES = ("brush", "brushlabels", "polygon", "polygonlabels", "labels")
 # Results that do not locate an object.
 _OTHERS = (

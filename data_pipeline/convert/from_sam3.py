@@ -33,7 +33,7 @@ from data_pipeline.file_names import IMAGE_SUFFIXES
 IDS, MASKS = "out_obj_ids", "out_binary_masks"
 LOOKED_FOR = f"images with an .npz of each beside it that has {IDS} and {MASKS} (SAM 3)"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError)
-_MAX_BYTES = 2**31  # of an array
+_MAX_BYTES = 2**31  # maximum bytes of an array
 
 
 def find(source: SourceFolder, category: str) -> DetectedLayout | None:

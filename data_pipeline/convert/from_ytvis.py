@@ -12,7 +12,11 @@ from data_pipeline.convert.foreign import (
 )
 from data_pipeline.convert.json_layout import annotation_files, image_folder, show
 from data_pipeline.convert.source_folder import SourceFolder
-from data_pipeline.datasets.ytvis_json import Annotations, Track, parse_annotations
+from data_pipeline.datasets.ytvis_json import (
+    AnnotatedTrack,
+    Annotations,
+    parse_annotations,
+)
 from vis_jax.formats.rle import compress_mask, plain_mask
 
 LOOKED_FOR = (
@@ -70,7 +74,7 @@ def _prepare(
 
 
 def _track_entry(
-    entry: dict, track: Track, parsed: Annotations, size: tuple[int, int]
+    entry: dict, track: AnnotatedTrack, parsed: Annotations, size: tuple[int, int]
 ) -> dict:
     height, width = size
     masks = [

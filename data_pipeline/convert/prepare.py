@@ -19,7 +19,7 @@ from data_pipeline.convert import (
 from data_pipeline.convert.foreign import (
     DetectedLayout,
     Foreign,
-    Linker,
+    IdentityLinker,
     PreparedSplit,
     describe,
 )
@@ -116,7 +116,7 @@ def prepare(
     layout: str | None = None,
     category: str = "object",
     copy: bool = False,
-    link: Linker | None = None,
+    link: IdentityLinker | None = None,
     progress: bool = False,
     tell: Callable[[DetectedLayout], None] = lambda found: None,
 ) -> Outcome:

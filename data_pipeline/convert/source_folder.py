@@ -15,7 +15,7 @@ from data_pipeline.images import check_inside, open_image, turned, upright_size
 
 MAX_JSON = 4 * 2**30  # bytes; the largest published file has about 1 GB
 MAX_DEPTH = 6  # folders of images within folders
-MAX_ENTRIES = 1_000_000  # of a folder
+MAX_ENTRIES = 1_000_000  # maximum entries of a folder
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 _VALIDATION = ("val", "valid", "validation")
 

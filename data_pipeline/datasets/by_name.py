@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from data_pipeline.augment.pseudo_clip import Motion
+from data_pipeline.augment.pseudo_clip import ViewLimits
 from data_pipeline.datasets.coco import CocoImages
 from data_pipeline.datasets.dataset import Dataset
 from data_pipeline.datasets.held_out import PARTS
@@ -17,7 +17,7 @@ from data_pipeline.datasets.joint_videos import (
 )
 from data_pipeline.datasets.remote_root import local_root, on_disk
 from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack
 from data_pipeline.datasets.ytvis_layout import is_tfds
 from data_pipeline.errors import DataError
 from data_pipeline.moving_shapes.dataset import SPLITS, MovingShapes
@@ -26,7 +26,7 @@ from vis_jax.settings import to_dict
 
 
 @runtime_checkable
-class Videos(Dataset, HasLabels, Protocol):
+class VideosInMemory(Dataset, HasLabels, Protocol):
     """Videos with annotations in memory, from a folder or records."""
 
 
@@ -71,7 +71,7 @@ def make_training_set(config: Settings) -> Dataset:
     dataset = make_dataset(config, "train")
     _check_annotated(dataset, config.root)
     stills = config.stills
-    motion = Motion(stills.zoom, stills.angle)
+    motion = ViewLimits(stills.zoom, stills.angle)
     if isinstance(dataset, CocoImages):
         return JointClips(None, dataset, share=1.0, motion=motion)
     if stills.share == 0:
@@ -87,7 +87,7 @@ def make_training_set(config: Settings) -> Dataset:
 
 def _check_annotated(dataset: Dataset, root: str) -> None:
     """Raises DataError if no object of the files can be trained on."""
-    videos: Sequence[Sequence[Track]] | None = getattr(dataset, "tracks", None)
+    videos: Sequence[Sequence[AnnotatedTrack]] | None = getattr(dataset, "tracks", None)
     if videos is None:  # synthetic
         return
     shown = (
@@ -103,7 +103,7 @@ def _check_annotated(dataset: Dataset, root: str) -> None:
 
 def _both(
     config: Settings, part_or_split: str, wanted: str
-) -> tuple[Videos, Videos, int]:
+) -> tuple[VideosInMemory, VideosInMemory, int]:
     """Reads both sets with joint categories, and the number the second set adds.
 
     Args:
@@ -139,10 +139,10 @@ def _coco(config: Settings, part_or_split: str) -> CocoImages:
     return CocoImages(on_disk(config.root, "data.root"), split)
 
 
-def _folder(config: Settings, part_or_split: str) -> Videos:
+def _folder(config: Settings, part_or_split: str) -> VideosInMemory:
     whole = part_or_split not in PARTS
     split = part_or_split if whole else config.split
-    reader: Callable[..., Videos] = YouTubeVis
+    reader: Callable[..., VideosInMemory] = YouTubeVis
     root = local_root(config.root, split)
     if is_tfds(root, split):
         # Imported here, as TFDS is slow to import.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline.datasets.dataset import ClipArrays, Dataset, Video, VideoTruth
-from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack
 from vis_jax.formats.rle import Runs, decode_mask, runs_from_strings
 
 
@@ -58,8 +58,8 @@ def clip_of_truth(
 
 
 def seen_tracks(
-    tracks: Sequence[Track], frame_ids: np.ndarray
-) -> list[tuple[int, Track]]:
+    tracks: Sequence[AnnotatedTrack], frame_ids: np.ndarray
+) -> list[tuple[int, AnnotatedTrack]]:
     """Returns the non-crowd tracks visible in given frames, with their ids."""
     return [
         (number, track)
@@ -71,7 +71,7 @@ def seen_tracks(
 def clip_of_tracks(
     images: np.ndarray,
     video: Video,
-    tracks: Sequence[Track],
+    tracks: Sequence[AnnotatedTrack],
     runs: Runs,
     frame_ids: np.ndarray,
 ) -> ClipArrays:

@@ -12,7 +12,7 @@ from data_pipeline.datasets.coco_json import objects, read_categories, read_imag
 from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.tracked import TrackedVideos
 from data_pipeline.datasets.ytvis import read_frame
-from data_pipeline.datasets.ytvis_json import Track, read_json
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack, read_json
 from data_pipeline.datasets.ytvis_masks import MaskTable
 from data_pipeline.errors import DataError, Fail, stop
 from data_pipeline.images import check_inside
@@ -63,7 +63,7 @@ class CocoImages(TrackedVideos):
             self.annotations_file, content, labels, drop_empty=categories is not None
         )
         self.videos: tuple[Video, ...] = tuple(videos)
-        self.tracks: tuple[tuple[Track, ...], ...] = tuple(tracks)
+        self.tracks: tuple[tuple[AnnotatedTrack, ...], ...] = tuple(tracks)
         self.runs = runs
         titles = {category.category_id: category.name for category in found}
         # Annotations dropped because of their category, by its name.
@@ -137,7 +137,7 @@ def _find(root: Path, split: str) -> tuple[Path, Path]:
 
 def _read(
     file: Path, content: dict, labels: dict, *, drop_empty: bool
-) -> tuple[list[Video], list[tuple[Track, ...]], Runs, Counter[int]]:
+) -> tuple[list[Video], list[tuple[AnnotatedTrack, ...]], Runs, Counter[int]]:
     """Reads one-frame videos, their tracks, all masks, and what was dropped."""
     fail = partial(DataError, file)
     owned: dict[int, list[tuple[int, dict]]] = {}
@@ -183,7 +183,7 @@ def _tracks(
     labels: dict,
     masks: MaskTable,
     fail: Fail,
-) -> tuple[Track, ...]:
+) -> tuple[AnnotatedTrack, ...]:
     """Returns the non-empty objects of an image."""
 
     def fail_at(*, field: str, expected: str, got: object) -> DataError:
@@ -198,7 +198,7 @@ def _tracks(
     index = masks.add(segmentations, **size, fail=fail_at, report=stop)
     unknown = np.full(1, np.nan, np.float32)
     return tuple(
-        Track(
+        AnnotatedTrack(
             labels[entry["category_id"]],
             entry.get("iscrowd", 0) == 1,
             index[k : k + 1],

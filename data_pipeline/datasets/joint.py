@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.augment.pseudo_clip import Motion, draw_views
+from data_pipeline.augment.pseudo_clip import ViewLimits, draw_views
 from data_pipeline.clip_sampling import ClipPlan, generator, plan_clip, video_extents
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.coco import CocoImages
@@ -34,7 +34,7 @@ class JointClips:
         stills: CocoImages,
         *,
         share: float,
-        motion: Motion,
+        motion: ViewLimits,
     ) -> None:
         fine = share == 1 if videos is None else 0 < share < 1
         if isinstance(share, bool) or not fine:
@@ -119,7 +119,7 @@ def place_of(position: int, share: float) -> Place:
 
 
 def plan_still(
-    seed: int, position: int, extents: np.ndarray, config: Settings, motion: Motion
+    seed: int, position: int, extents: np.ndarray, config: Settings, motion: ViewLimits
 ) -> ClipPlan:
     """Draws the clip at one position of the image stream, like `plan_clip`.
 

@@ -10,7 +10,7 @@ from data_pipeline.clip_sampling import ClipPlan, plan_clip, video_extents
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.coco import match_categories, plain_name
 from data_pipeline.datasets.dataset import Category, ClipArrays, Dataset, VideoTruth
-from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack
 from data_pipeline.settings import Settings
 
 
@@ -19,7 +19,7 @@ class HasLabels(Protocol):
     """A reader of annotation files with categories and tracks in memory."""
 
     categories: tuple[Category, ...]
-    tracks: tuple[tuple[Track, ...], ...]
+    tracks: tuple[tuple[AnnotatedTrack, ...], ...]
 
 
 Reader = TypeVar("Reader", bound=HasLabels)
@@ -61,7 +61,7 @@ def relabel(
 
     Args:
       reader: not modified; its data are shared.
-      categories: of the new reader.
+      categories: categories of the new reader.
       labels: new label by label of `reader`; None drops tracks.
     """
     new = copy.copy(reader)

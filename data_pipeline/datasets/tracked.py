@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipeline.datasets.clip_arrays import clip_of_tracks
 from data_pipeline.datasets.dataset import ClipArrays, Video, VideoTruth
-from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack
 from vis_jax.formats.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 
@@ -23,7 +23,7 @@ class TrackedVideos(ABC):
     """
 
     videos: tuple[Video, ...]
-    tracks: tuple[tuple[Track, ...], ...]
+    tracks: tuple[tuple[AnnotatedTrack, ...], ...]
     runs: Runs
 
     @abstractmethod
@@ -45,7 +45,7 @@ class TrackedVideos(ABC):
         return clip_of_tracks(images, video, tracks, self.runs, frame_ids)
 
 
-def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> VideoTruth:
+def truth_of(video: Video, tracks: Sequence[AnnotatedTrack], runs: Runs) -> VideoTruth:
     """Converts the tracks of a video, with masks in `runs`, to `VideoTruth`."""
     shape = (len(tracks), video.length)
     masks = np.array([t.mask_index for t in tracks], np.int32).reshape(shape)

@@ -11,7 +11,7 @@ from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.dataset import Video
 from data_pipeline.datasets.held_out import draw_held_out, videos_of_part
 from data_pipeline.datasets.tracked import TrackedVideos
-from data_pipeline.datasets.ytvis_json import Track, read_annotations
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack, read_annotations
 from data_pipeline.datasets.ytvis_layout import find_layout
 from data_pipeline.errors import DataError
 from data_pipeline.images import check_inside, open_image, read_rgb, upright_size
@@ -53,7 +53,7 @@ class YouTubeVis(TrackedVideos):
         keep = videos_of_part(content.videos, held_out, part, self.annotations_file)
         self.categories = content.categories
         self.videos = tuple(content.videos[k] for k in keep)
-        self.tracks: tuple[tuple[Track, ...], ...] = tuple(
+        self.tracks: tuple[tuple[AnnotatedTrack, ...], ...] = tuple(
             content.tracks[k] for k in keep
         )
         self.runs = content.runs

@@ -21,7 +21,7 @@ from vis_jax.formats.rle import MAX_PIXELS, Runs
 MAX_FRAMES = 100_000
 
 
-class Track(NamedTuple):
+class AnnotatedTrack(NamedTuple):
     """One annotation of a video of T frames."""
 
     label: int
@@ -36,7 +36,9 @@ class Annotations(NamedTuple):
 
     categories: tuple[Category, ...]  # by id
     videos: tuple[Video, ...]  # as in the file
-    tracks: tuple[tuple[Track, ...], ...]  # of each video, as in the file
+    tracks: tuple[
+        tuple[AnnotatedTrack, ...], ...
+    ]  # tracks of each video, in file order
     runs: Runs  # the masks of all tracks
 
 
@@ -74,7 +76,7 @@ def parse_annotations(
     # Tracks belong to the first of several videos with the same id.
     by_id = {number: video for number, video in reversed(videos)}
     places = {video.video_id: k for k, video in reversed(list(enumerate(kept)))}
-    tracks: list[list[Track]] = [[] for _ in kept]
+    tracks: list[list[AnnotatedTrack]] = [[] for _ in kept]
     masks = MaskTable()
     seen: set[int] = set()
     without_truth = content.get("annotations") is None
@@ -129,7 +131,7 @@ def read_any_json(file: str | Path) -> object:
             place += ", where the file is cut off"
         raise DataError(file, expected="JSON", got=f"{error.msg}: {place}") from error
     except UnicodeDecodeError as error:
-        got = f"a byte that is no UTF-8 at position {error.start}"
+        got = f"a byte that is not UTF-8 at position {error.start}"
         raise DataError(file, expected="JSON", got=got) from error
     except RecursionError as error:
         raise DataError(file, expected="JSON", got="too many nested lists") from error
@@ -268,7 +270,7 @@ def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file name with "/" separators stays in its folder."""
+    """Returns whether a file name with "/" separators stays in its folder."""
     parts = name.split("/")
     odd = any(sign in name for sign in ("\\", "\0", ":"))
     return not odd and all(part not in ("", ".", "..") for part in parts)
@@ -281,7 +283,7 @@ def _read_track(
     masks: MaskTable,
     fail: Fail,
     report: Report,
-) -> Track | None:
+) -> AnnotatedTrack | None:
     """Reads a track; `place` is its index and label. None if unusable."""
     extents = {"height": video.height, "width": video.width, "length": video.length}
     for key, value in extents.items():
@@ -299,7 +301,7 @@ def _read_track(
     number, label = place
     if label is None or len(index) != video.length:
         return None
-    return Track(label, bool(crowd), index, occlusion, number)
+    return AnnotatedTrack(label, bool(crowd), index, occlusion, number)
 
 
 def _per_frame(entry: dict, key: str, length: int, fail: Fail, report: Report) -> list:
@@ -326,12 +328,12 @@ def _check_numbers(entry: dict, length: int, fail: Fail, report: Report) -> None
 
 
 def is_box(value: object) -> bool:
-    """Whether a value is a list of four numbers."""
+    """Returns whether a value is a list of four numbers."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number in the range of pixel sums."""
+    """Returns whether a value is a number in the range of pixel sums."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e12

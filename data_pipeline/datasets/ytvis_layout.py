@@ -23,7 +23,7 @@ LAYOUTS = (
 TFDS_FRAMES, TFDS_VIDEOS, TFDS_VERSION = "vis_frames", "vis_videos", "1.0.0"
 
 
-class Layout(NamedTuple):
+class DatasetPaths(NamedTuple):
     """Paths of a data set."""
 
     annotations: Path
@@ -32,11 +32,11 @@ class Layout(NamedTuple):
 
 
 def is_tfds(root: str | Path, split: str) -> bool:
-    """Whether a split written by `write.tfds_builder` exists."""
+    """Returns whether a split written by `write.tfds_builder` exists."""
     return (Path(root) / split / TFDS_VIDEOS).is_dir()
 
 
-def find_layout(root: str | Path, split: str) -> Layout:
+def find_layout(root: str | Path, split: str) -> DatasetPaths:
     """Finds the annotation file and the image folder of a split.
 
     Args:
@@ -60,7 +60,7 @@ def find_layout(root: str | Path, split: str) -> Layout:
         if file.is_file() and found is not None:
             check_inside(file, root)
             check_inside(found, root)
-            return Layout(file, found, root)
+            return DatasetPaths(file, found, root)
         names = " or ".join(f"{folder.relative_to(root)}/" for folder in images)
         state = "" if not file.is_file() else " (this file is there, no such folder)"
         looked_for.append(f"{file.relative_to(root)} with {names}{state}")

@@ -14,7 +14,7 @@ from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.held_out import draw_held_out, videos_of_part
 from data_pipeline.datasets.tracked import TrackedVideos
 from data_pipeline.datasets.ytvis import decode_frame
-from data_pipeline.datasets.ytvis_json import Track, read_json
+from data_pipeline.datasets.ytvis_json import AnnotatedTrack, read_json
 from data_pipeline.datasets.ytvis_layout import (
     TFDS_FRAMES,
     TFDS_VERSION,
@@ -40,7 +40,7 @@ class _Annotated(NamedTuple):
     """A video with its tracks, whose mask indices are local to the video."""
 
     video: Video
-    tracks: tuple[Track, ...]
+    tracks: tuple[AnnotatedTrack, ...]
     runs: Runs
 
 
@@ -211,14 +211,16 @@ def _read_video(source: Sequence[dict], number: int, place: Path) -> _Annotated:
     return _Annotated(
         video,
         tuple(
-            Track(int(label), bool(crowd), index[k], occlusion[k], entry=k)
+            AnnotatedTrack(int(label), bool(crowd), index[k], occlusion[k], entry=k)
             for k, (label, crowd) in enumerate(flags)
         ),
         runs,
     )
 
 
-def _join(read: Sequence[_Annotated]) -> tuple[tuple[tuple[Track, ...], ...], Runs]:
+def _join(
+    read: Sequence[_Annotated],
+) -> tuple[tuple[tuple[AnnotatedTrack, ...], ...], Runs]:
     """Joins tracks, renumbering masks globally; returns them and all masks."""
     tracks, offset = [], 0
     for one in read:
@@ -227,7 +229,7 @@ def _join(read: Sequence[_Annotated]) -> tuple[tuple[tuple[Track, ...], ...], Ru
     return tuple(tracks), concatenate_runs([one.runs for one in read])
 
 
-def _moved(track: Track, offset: int) -> Track:
+def _moved(track: AnnotatedTrack, offset: int) -> AnnotatedTrack:
     index = track.mask_index
     return track._replace(
         mask_index=np.where(index < 0, index, index + np.int32(offset))

@@ -136,7 +136,7 @@ class Motion(NamedTuple):
 
     anchor: np.ndarray  # float64 [2], x y at the anchor time
     path: Wave  # through the scene, from the anchor
-    camera: Wave  # of the camera, shared by the instances of a video
+    camera: Wave  # camera motion, shared by the instances of a video
     log_radius: float
     growth: Wave
     angle: float
@@ -193,7 +193,7 @@ def draw_motions(
       level: the ranges to draw from.
       camera: shared motion of the camera.
       length: frames of the video.
-      height, width: of the frame.
+      height, width: height and width of the frame.
       twins: index of the earlier instance that each copies, or -1.
 
     Returns:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from tests.compiled import compiled
-from vis_jax.association.propagation import Propagation, Settings
+from vis_jax.association.propagation import MaskPropagation, Settings
 
 SIZE, CHANNELS, DIM = (6, 7), 5, 4
 
@@ -59,7 +59,7 @@ def run_compiled(model):
 
 def small_model(**settings):
     small = dict(dim=DIM, dilations=(1, 2), chunk=16) | settings
-    return Propagation(Settings(**small), CHANNELS)
+    return MaskPropagation(Settings(**small), CHANNELS)
 
 
 def init_shapes(model, instances=3, size=SIZE):

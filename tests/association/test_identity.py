@@ -143,7 +143,7 @@ def test_hidden_detections_are_dropped_but_still_hide():
 def test_what_a_dropped_detection_covers_stays_covered():
     masks = np.zeros((3, 4, 20), bool)
     masks[0, :, :19], masks[1], masks[2, :, 10:] = True, True, True
-    # Of the second 1 / 20 is left, too little; the third does not get that column.
+    # 1 / 20 of the second is left, too little; the third does not get that column.
     found = visible(masks, np.ones(3, bool))
     np.testing.assert_array_equal(found.kept, [True, False, False])
     # Where the second is padding, it covers nothing: 1 / 10 of the third is enough.

@@ -1,4 +1,4 @@
-"""Which frames are in the memories of IAI, and when."""
+"""Frames in the memories of IAI after each frame."""
 
 import functools
 

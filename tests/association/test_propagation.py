@@ -20,7 +20,7 @@ from tests.association.small_propagation import (
     small_model,
 )
 from tests.compiled import compiled
-from vis_jax.association.propagation import PreparedFeatures, Propagation, Settings
+from vis_jax.association.propagation import MaskPropagation, PreparedFeatures, Settings
 from vis_jax.ops.deform_conv import deform_conv
 
 
@@ -93,7 +93,7 @@ def test_gradients_are_those_of_the_definition():
 
 
 def test_size_of_the_branch_of_the_paper():
-    shapes = init_shapes(Propagation(Settings(), 256), size=(8, 8))["params"]
+    shapes = init_shapes(MaskPropagation(Settings(), 256), size=(8, 8))["params"]
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == 2_310_146
 
 
@@ -300,7 +300,7 @@ def test_padding_of_the_canvas_reaches_no_further_than_the_offsets():
 def test_half_precision_stays_near():
     """Property 10."""
     model = small_model()
-    half = Propagation(model.settings, CHANNELS, jnp.bfloat16)
+    half = MaskPropagation(model.settings, CHANNELS, jnp.bfloat16)
     variables = {"params": random_params(model)}
     inputs = make_inputs()
     ours = run_compiled(half)(variables, *inputs)

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from tests.compiled import RUNS_LONG, compiled
-from vis_jax.association.propagation import Propagation, Settings
+from vis_jax.association.propagation import MaskPropagation, Settings
 from vis_jax.losses.soft_iou import soft_iou_loss
 
 SIZE, CHANNELS = (8, 12), 8
@@ -30,7 +30,7 @@ def _pair():
 def test_two_squares_that_change_places_are_learned():
     """Property 12: L_prop below 0.1, and either square has its own mask."""
     masks, features = map(jnp.asarray, _pair())
-    model = Propagation(Settings(dim=16, dilations=(2, 4)), CHANNELS)
+    model = MaskPropagation(Settings(dim=16, dilations=(2, 4)), CHANNELS)
     valid = jnp.ones(2, bool)
     optimizer = optax.adam(3e-2)
 

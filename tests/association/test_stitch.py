@@ -40,7 +40,7 @@ def _bank(tracks=TRACKS):
 
 
 def _found(places, scores=None, sharp=8.0):
-    """What a clip shows: each object in all of its frames, class 0.
+    """Makes a clip's instances: each object in all of its frames, class 0.
 
     Args:
       places: their names, or rows and columns.

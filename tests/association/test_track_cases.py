@@ -1,4 +1,4 @@
-"""What becomes of tracks in videos drawn by hand.
+"""Tracks in hand-made videos.
 
 The network decides by pairs, with weights by hand: the logit of a match is
 10 relu(2 IoU - 1) - 5, of a start the negative of the best match, 10 with no track. It

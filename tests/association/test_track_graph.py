@@ -16,7 +16,7 @@ from tests.association.literal_memory import FREE
 from tests.association.literal_weights import Widths, random_frame, random_weights
 from tests.compiled import compiled
 from vis_jax.association import track_scores
-from vis_jax.association.track_appearance import Appearance, Masks, pool
+from vis_jax.association.track_appearance import AppearanceEncoder, Masks, pool
 from vis_jax.association.track_decisions import Thresholds
 from vis_jax.association.track_graph import GraphFrame, TrackGraph, empty_memory
 from vis_jax.association.track_masks import MaskReweighting, detection_masks
@@ -107,7 +107,7 @@ def _apply(options, weights):
 
 
 def _check(memory, linked, state, out):
-    """What both say and remember after a frame."""
+    """Compares decisions and memory after a frame."""
 
     def close(ours, theirs):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
@@ -183,7 +183,7 @@ def test_descriptions_agree_with_the_slow_form(name):
     for layer, (enter, leave) in layers.items():
         weights[f"{layer}/w"] = rng.normal(size=(enter, leave))
         weights[f"{layer}/b"] = rng.normal(size=leave)
-    module = Appearance(width, 3, options.empty_appearance == "described")
+    module = AppearanceEncoder(width, 3, options.empty_appearance == "described")
 
     def describe(variables, features, logits, inside, valid):
         masks = Masks(logits, inside, valid)

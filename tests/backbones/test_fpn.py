@@ -23,7 +23,7 @@ def backbone_shapes(height, width, dtype=jnp.float32):
 
 
 def shapes_of(model, features):
-    """Of the levels and of the parameters."""
+    """Returns the shapes of the levels and of the parameters."""
     found, variables = jax.eval_shape(
         model.init_with_output, jax.random.key(0), features
     )
@@ -50,7 +50,7 @@ def test_strides_and_channels(dtype):
 
 @pytest.mark.parametrize("extra", ["conv", "relu_conv"])
 def test_a_pyramid_from_the_third_stage_to_a_seventh_level(extra):
-    """That of YOLACT and CondInst, at 480 x 864."""
+    """The pyramid of YOLACT and CondInst, at 480 x 864."""
     model = FPN(8, extra=extra, finest=3, coarsest=7)
     levels, params = shapes_of(model, backbone_shapes(480, 864))
     sides = {name: shape[1:3] for name, shape in levels.items()}
@@ -97,7 +97,7 @@ def _odd():
 
 
 def _conv(x, layer, stride=1):
-    """Of one map, with as much padding on all sides; float64."""
+    """Convolves one map in float64, with equal padding on all sides."""
     kernel, side = layer["kernel"].astype("f8"), layer["kernel"].shape[0]
     pad = side // 2
     wide = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))

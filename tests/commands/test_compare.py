@@ -129,7 +129,7 @@ def test_a_setting_that_cannot_vary_is_named(words, tmp_path):
         ("test.score=0.5,2", "test.score: expected float, 0 .. 1, got 2"),
     ):
         assert error_of("compare", *words, *out, "--vary", given).startswith(expected)
-    # Of several sides one is a value: a tuple in brackets.
+    # A tuple in brackets is one value.
     config = recipe("ifr_shapes", "debug", {"test.short_side": 96})
     given = ["test.tta=(64, 96),()", "test.mode=video"]
     assert [one.name for one in variants(config, given)] == [

@@ -37,7 +37,7 @@ def model_shapes():
 
 @pytest.fixture(scope="module")
 def weights():
-    """Of a model for 80 classes, as those trained on COCO."""
+    """Weights of a model for 80 classes, like those trained on COCO."""
     return official_weights(model_shapes(), classes=81)
 
 
@@ -71,7 +71,7 @@ def test_the_checkpoint_is_the_file_beside_a_new_class_head(converted, weights):
     record = json.loads((output / "conversion.json").read_text())
     assert set(record["new"]) == CLASS_HEAD
     assert set(record["used"]) | set(record["dropped"]) == set(weights)
-    # What was not in the file is as a training without it would begin.
+    # Parameters missing from the file have their initial values of training.
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
 

@@ -51,7 +51,7 @@ def test_labels_take_the_track_that_they_overlap_most():
     # 2 of 18 pixels of a row are shared: too few.
     assert link([label(0, 2), label(1, 10)]) == [1, 2]
     assert link([label(0, 2), label(1, 2, category="dog")]) == [1, 2]
-    # Of two that overlap one track the better keeps it.
+    # The better of two labels that overlap one track keeps it.
     assert link([label(0, 10), label(1, 14), label(1, 11)]) == [1, 2, 1]
     # Frame 1 without it is bridged, frames 1 and 2 are not.
     assert link([label(0, 2), label(2, 2)]) == [1, 1]

@@ -1,4 +1,4 @@
-"""What `doctor` says of machines that lack something."""
+"""Report of `doctor` on machines that lack something."""
 
 import importlib.metadata
 import sys
@@ -52,7 +52,9 @@ def test_what_does_not_work_is_marked_and_ends_with_2(tmp_path, monkeypatch):
     assert texts[3] == "! devices RuntimeError: Unable to initialize backend 'tpu'"
     assert texts[4].startswith("! videos ModuleNotFoundError: ")
     assert [text.split()[1] for text in texts[5:]] == ["disk", "temporary"]
-    assert outcome.err.startswith("error: doctor: expected that all works, got ! at")
+    assert outcome.err.startswith(
+        "error: doctor: expected all checks to pass, got ! at"
+    )
 
 
 def test_gpus_that_jax_does_not_see_are_told(monkeypatch):

@@ -1,4 +1,4 @@
-"""What a training would take, without one."""
+"""Resources of a training, without training."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from vis_jax.structures import LossAux, Window
 from vis_jax.systems.system import System
 from vis_jax.training import dry_run as training_dry_run
 from vis_jax.training.dry_run import Estimate, batch_shapes, estimate
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 from vis_jax.training.simulate import lower_update
 
 CONFIG = "configs/ifr_r50.py:debug"
@@ -48,7 +48,7 @@ def product_system():
 
 
 def test_counts_by_hand():
-    config = RunSettings(num_steps=1)
+    config = LoopSettings(num_steps=1)
     batch = batch_shapes(B=1, T=1, M=1, H=2, W=4)
     found = estimate(config, product_system(), batch, canvas=(2, 4))
     assert found.parameters == {"head": 32}
@@ -67,7 +67,7 @@ def test_counts_by_hand():
 
 def test_microbatches_and_averages_count():
     settings = {"num_steps": 1, "train": {"accumulate": 4, "ema": 0.9}}
-    config = read_settings(RunSettings, settings)
+    config = read_settings(LoopSettings, settings)
     batch = batch_shapes(B=4, T=1, M=1, H=2, W=4)
     memory = estimate(config, product_system(), batch, canvas=(2, 4)).memory
     assert memory["average"] == 4 * 32

@@ -1,4 +1,4 @@
-"""What `export` writes is the model of the run, or nothing is there."""
+"""`export` writes the model of the run, or nothing."""
 
 import importlib.util
 import json
@@ -150,7 +150,7 @@ def test_published_names_are_a_file_for_convert(run, tmp_path):
     output = tmp_path / "published"
     words = ("--workdir", run, "--output", output, *SMALL)
     layout = ("--layout=mask_track_rcnn", "--dtype=bfloat16")
-    # Of random parameters: every score is nearly a tie.
+    # With random parameters every score is nearly a tie.
     outcome = call(
         "export", *words, *layout, "--score_tolerance=1", "--pixel_tolerance=0"
     )

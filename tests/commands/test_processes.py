@@ -8,7 +8,7 @@ import pytest
 from orbax.checkpoint import multihost
 
 from vis_jax.commands import processes
-from vis_jax.commands.processes import Progress, together
+from vis_jax.commands.processes import SharedProgress, together
 
 
 class Client:
@@ -36,7 +36,7 @@ def start(monkeypatch):
 
     def progress(index, name="evaluate"):
         monkeypatch.setattr(jax, "process_index", lambda: index)
-        return Progress(name, 9)
+        return SharedProgress(name, 9)
 
     return progress
 

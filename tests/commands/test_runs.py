@@ -38,7 +38,7 @@ for name, share in (("", 0.25), ("quick", 0.5)):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """What was trained, and the codes that the next trainings end with."""
+    """Records trainings, and gives the next ones their exit codes."""
     trained, codes = [], []
 
     def command_of(place):

@@ -1,4 +1,4 @@
-"""What ends a training before it starts; tests/test_end_to_end.py trains."""
+"""Errors before a training starts; tests/test_end_to_end.py trains."""
 
 import json
 import shutil

@@ -18,7 +18,7 @@ from vis_jax.compare.detections import (
 )
 from vis_jax.compare.link import LinkRules, make_link, pad
 from vis_jax.compare.oracles import (
-    MatchRule,
+    OracleRule,
     check_rule,
     identify,
     make_perfect,
@@ -47,7 +47,7 @@ from vis_jax.trackers.tracker import Tracked, Tracker
 
 CLASSES, WIDTH = 8, 8  # kinds of shapes; length of an embedding
 TEST = TestSettings(short_side=64, frame_buckets=(8,), chunk=4, top=20, tracks=20)
-MASKS = MatchRule("mask", 0.5)
+MASKS = OracleRule("mask", 0.5)
 
 
 def detector_of(dataset, index) -> Detector:
@@ -137,7 +137,7 @@ def test_perfect_detections_and_embeddings_give_the_truth(seen, link):
     np.testing.assert_array_equal(found.scores, 1)
 
 
-@pytest.mark.parametrize("rule", [MASKS, MatchRule("box", 0.9)])
+@pytest.mark.parametrize("rule", [MASKS, OracleRule("box", 0.9)])
 def test_the_truth_names_perfect_detections(seen, rule):
     found = by_truth(seen, seen.detections, rule)
     assert tracks(found) == true_tracks(seen.truth)
@@ -177,7 +177,7 @@ def test_each_object_is_taken_once_in_the_order_of_scores():
     np.testing.assert_array_equal(match(overlaps, scores, 0.5), [1, 0, -1, -1])
     np.testing.assert_array_equal(match(overlaps, scores, 0.7), [-1, 0, -1, -1])
     assert match(overlaps[:, :0], scores, 0.5).tolist() == [-1] * 4
-    for rule in (MatchRule("tube", 0.5), MatchRule("box", 0.0)):
+    for rule in (OracleRule("tube", 0.5), OracleRule("box", 0.0)):
         with pytest.raises(ValueError, match="oracle_(iou|least): expected"):
             check_rule(rule)
 
@@ -199,7 +199,7 @@ def test_a_video_without_objects_and_one_with_crowds(seen):
 
 
 def test_masks_of_the_tracker_itself_replace_those_detected(dataset, seen):
-    """It fills the right half of the canvas, in the first frame only."""
+    """The mask fills the right half of the canvas, in the first frame only."""
 
     def track(variables, state, clip, detections, features=None):
         shape = detections.valid.shape
@@ -223,7 +223,7 @@ def test_masks_of_the_tracker_itself_replace_those_detected(dataset, seen):
 
 
 def test_a_tracker_that_reads_features_gets_them_in_both_ways(dataset, seen):
-    """It follows the first detection of every frame whose first pixel is even."""
+    """The tracker follows the first detection of frames with an even first pixel."""
 
     def track(variables, state, clip, detections, features=None):
         even = features[:, 0, 0, 0] % 2 == 0  # here features are the images

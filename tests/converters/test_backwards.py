@@ -19,7 +19,7 @@ def first(source, target, new):
         (r"a\.(\d)\.b", r"x/\1/y", "x/3/y", "a.3.b"),
         (r"a\.(\d)\.(\w+)", r"\2/x\1", "k/x3", "a.3.k"),
         (r"a\.(\d)\.b", r"x/\1/y", "x/z/y", None),
-        # Of alternatives the first; what is optional is written.
+        # The first alternative is written, and so are optional parts.
         (r"a(?:\.0)?\.(b|c)", r"x/\1", "x/c", "a.0.c"),
         (r"(?:s|t)_(\d)", r"x\1", "x7", "s_7"),
         (r"e\.(?:|f\.)(\w+)", r"\1", "g", "e.g"),
@@ -28,7 +28,7 @@ def first(source, target, new):
         (r"((a|b)\d)\.(\w)", r"\1/\3", "b2/z", "b2.z"),
         (r"a\.(\d)", r"x\1/y\1", "x1/y1", "a.1"),
         (r"a\.(\d)", r"x\1/y\1", "x1/y2", None),
-        # What was matched cannot be told.
+        # The matched text cannot be recovered.
         (r"a\.\d", "x", "x", None),
         (r"a\.(\d)\.(\d)", r"x\1", "x1", None),
         (r"a.*b", "x", "x", None),
@@ -52,7 +52,7 @@ def test_renames_give_parts_and_leave_other_names():
     assert names.of("x.4") == ("new.4",)
     assert names.of("other") == ("other",)
     # A file with this name would be read as one with another.
-    with pytest.raises(ValueError, match="'new.1': no name of a file leads to it"):
+    with pytest.raises(ValueError, match="'new.1': no published name maps to it"):
         names.of("new.1")
 
 

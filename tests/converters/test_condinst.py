@@ -32,7 +32,7 @@ def blank(ids=True):
 
 @functools.cache
 def shapes_of(classes=CLASSES, ids=IDS, norm="frozen_stats"):
-    """Of a CondInst, or with identities of the image model of IAI."""
+    """Returns the shapes of CondInst or, with identities, of IAI's image model."""
     sizes = dict(num_classes=classes, backbone=resnet.Settings(norm=norm))
     if ids:
         model = ModelSettings(**sizes, ids=IdSettings(count=ids), association=False)

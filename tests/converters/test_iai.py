@@ -20,7 +20,7 @@ tensors = functools.partial(blank, "iai_condinst_r50")
 
 
 def shapes(**model):
-    """Of the variables of the stored case, with changes."""
+    """Returns the shapes of the stored case's variables, with changes."""
     settings = settings_of_case(load("iai_condinst_r50"))
     return shapes_of(read_settings(iai.Settings, {"model": model}, base=settings))
 

@@ -31,7 +31,7 @@ def converted():
 
 @functools.cache
 def model_shapes(kind="m2f_vis", *, loss="ce", **changes):
-    """Of the model of the case; `changes` by path of a field of `model`."""
+    """Returns the shapes of the case's model; `changes` are by field of `model`."""
     config = to_dict(settings_of_case(load(CASE)))
     decoder = config["model"]["mask_decoder"] | {"kind": kind}
     config["model"]["mask_decoder"], config["loss"] = decoder, {"kind": loss}

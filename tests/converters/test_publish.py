@@ -143,7 +143,7 @@ def test_a_file_comes_back_from_the_model_that_it_fills(kind):
         {p: x for p, x in flatten(shapes).items() if not LATER_BLOCK.search(p)}
     )
     variables, report = convert_tensors(tensors, shapes, kind)
-    # What the file does not have is something else.
+    # Values missing from the file differ.
     full = jax.tree.map(
         lambda x: x if isinstance(x, np.ndarray) else np.full(x.shape, 7, x.dtype),
         variables,

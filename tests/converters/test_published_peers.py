@@ -137,7 +137,7 @@ def test_torchvisions_resnet_computes_the_same():
 def test_torchvisions_vgg_computes_the_same():
     torch = pytest.importorskip("torch")
     models = pytest.importorskip("torchvision.models")
-    # Of few channels: half of each layer is lost to the ReLU.
+    # Few channels: half of each layer is lost to the ReLU.
     inner = jax.tree.map(lambda x: 2 * x, drawn(vgg._shapes()))
     # Both trunks are that of torchvision.
     modulator = inner["params"]["osmn"]["modulator"]

@@ -6,7 +6,7 @@ import pytest
 from tests.converters.test_load import backbone_shapes
 from tests.golden.cases import load
 from vis_jax.backbones.resnet import ResNet
-from vis_jax.converters.files import Source
+from vis_jax.converters.files import WeightsSource
 from vis_jax.converters.load import convert_tensors
 from vis_jax.converters.style import check_style, style_of
 from vis_jax.params import flatten
@@ -20,7 +20,7 @@ STEM = "backbone.bottom_up.stem.conv1.weight"
 def source(*names, beside=None, file="weights.pkl", **pixels):
     tensors = dict.fromkeys(names, np.zeros(1, np.float32))
     tensors |= {name: np.reshape(x, (3, 1, 1)) for name, x in pixels.items()}
-    return Source((Path(file),), tensors, beside or {}, None, (), ())
+    return WeightsSource((Path(file),), tensors, beside or {}, None, (), ())
 
 
 def author(name):

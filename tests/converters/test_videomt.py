@@ -287,7 +287,7 @@ def test_a_base_that_does_not_fit_is_an_error(kind, change, message):
 
 
 def test_other_patches_and_tables_are_resized():
-    """Of a file with patches of 14 pixels, a larger table and a class position."""
+    """From a file with patches of 14 pixels, a larger table and a class position."""
     names = backbone_shapes("dinov2", patch=14, table=6)
     tensors = numbered(names)
     rows = np.arange(36, dtype=np.float32).repeat(DIM).reshape(1, 36, DIM)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_pipeline import numpy_pipeline
 from data_pipeline.augment.pseudo_clip import (
-    Motion,
+    ViewLimits,
     draw_views,
     take_views,
     view_matrices,
@@ -130,7 +130,7 @@ def test_half_the_window_at_the_left_bottom_is_that_quarter_enlarged():
 
 
 def test_views_never_leave_the_image():
-    motion = Motion((0.3, 1.0), 40.0)
+    motion = ViewLimits((0.3, 1.0), 40.0)
     corners = np.array([[0, 0, 1], [90, 0, 1], [0, 50, 1], [90, 50, 1]]).T
     for seed in range(50):
         views = draw_views(np.random.default_rng(seed), 7, motion)
@@ -141,7 +141,7 @@ def test_views_never_leave_the_image():
 
 def test_paths_are_smooth():
     """A quadratic curve: all second differences are the same."""
-    views = draw_views(np.random.default_rng(0), 9, Motion((0.5, 1.0), 20.0))
+    views = draw_views(np.random.default_rng(0), 9, ViewLimits((0.5, 1.0), 20.0))
     second = np.diff(views, 2, axis=0)
     np.testing.assert_allclose(second, np.broadcast_to(second[0], second.shape))
     assert np.abs(np.diff(views, axis=0)).min() > 0
@@ -152,7 +152,7 @@ def test_masks_move_as_the_pixels_do():
     y, x = np.mgrid[:90, :120]
     masks = np.stack([(x - 50) ** 2 + (y - 40) ** 2 < 900, x > y + 20])
     image = np.stack([*masks, masks[0]], -1).astype(np.uint8) * 255
-    views = draw_views(np.random.default_rng(3), 5, Motion((0.6, 0.9), 20.0))
+    views = draw_views(np.random.default_rng(3), 5, ViewLimits((0.6, 0.9), 20.0))
     matrices = view_matrices(views, (90, 120), (60, 80)).astype(np.float32)
     frames, moved = take_views(image, masks, matrices, (60, 80))
     for k in range(2):

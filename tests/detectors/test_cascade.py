@@ -14,7 +14,7 @@ from vis_jax.detectors.cascade import (
     Cascade,
     CascadeFeatures,
     StageOutput,
-    Stages,
+    StageOutputs,
     cascade_parts,
 )
 from vis_jax.detectors.cascade_settings import Settings, build_rules
@@ -230,7 +230,7 @@ def test_the_mean_of_logits_decides():
         StageOutput(x[None].astype(np.float32), np.zeros((1, 2, 4), np.float32))
         for x in (logits, logits[::-1], logits)
     ]
-    stages = Stages((BOXES,) * 3 + (BOXES + 1,), tuple(outputs))
+    stages = StageOutputs((BOXES,) * 3 + (BOXES + 1,), tuple(outputs))
     choose = compiled(functools.partial(model_of().apply, {}, method="choose"))
     found, probs = choose(stages, np.array([[True, False]]))
     mean = np.exp((2 * logits[0] + logits[1]) / 3)
@@ -256,7 +256,7 @@ def test_without_semantic_branch_nothing_of_it_is_left():
 
 
 def test_the_network_computes_in_the_dtype_asked_for():
-    """What it says of objects is float32 whatever the features are."""
+    """Predictions are float32, whatever the dtype of the features."""
     model = Cascade(**cascade_parts(settings_of(), RULE, jnp.dtype("bfloat16")))
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     size = jax.ShapeDtypeStruct((2,), jnp.int32)

@@ -35,7 +35,7 @@ CODERS = tuple(BoxCoder(stds, BOTH) for stds in STDS)
 
 
 class Weights(NamedTuple):
-    """What the stages below have learned; of each stage."""
+    """Learned values of the stages below, one per stage."""
 
     classes: np.ndarray  # [4, K + 1]
     deltas: np.ndarray  # [4, 4]

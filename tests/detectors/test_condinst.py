@@ -10,7 +10,7 @@ from vis_jax.backbones.fpn import Settings as FpnSettings
 from vis_jax.detectors import fcos
 from vis_jax.detectors.condinst import (
     CondInstOutput,
-    FindRule,
+    LocationRule,
     MaskBranch,
     MaskSettings,
     build_modules,
@@ -27,7 +27,7 @@ from vis_jax.ops.dynamic_masks import num_params
 CELLS = ((4, 8), (2, 4), (1, 2), (1, 1), (1, 1))
 COUNT = sum(height * width for height, width in CELLS)
 CANVAS, CHANNELS, IMAGES, INSTANCES = (32, 64), 3, 2, 4
-RULE = FindRule(0.1, 0.5, candidates=20, size=5)
+RULE = LocationRule(0.1, 0.5, candidates=20, size=5)
 
 places = compiled(functools.partial(places_of, CELLS))()
 loss = functools.partial(compiled(mask_loss, static_argnames="most"), places=places)
@@ -135,7 +135,7 @@ def test_coarser_levels_reach_the_mask_features_where_they_are():
 
 
 def dense(class_probs, centres, distances):
-    """What is said of locations; others have no object."""
+    """Makes the output for locations; the others have no object."""
     classes = np.full((COUNT, 2), -9.0, np.float32)
     middle = np.full(COUNT, 9.0, np.float32)
     sides = np.zeros((COUNT, 4), np.float32)

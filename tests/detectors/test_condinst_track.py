@@ -46,7 +46,7 @@ def test_embeddings_are_those_of_the_cells_of_all_levels():
     apply = jax.jit(model.apply)
     embeds = apply(variables, levels)
     assert embeds.shape == (2, 30 + 20 + 12 + 6 + 2, 6)
-    # What is said of a level depends on it alone.
+    # Outputs for a level depend on it alone.
     changed = apply(variables, (*levels[:2], 0 * levels[2], *levels[3:]))
     differs = np.abs(embeds - changed).max(axis=(0, 2)) > 0
     start, end = 30 + 20, 30 + 20 + 12

@@ -8,7 +8,7 @@ CELLS = 28
 
 
 def _positives():
-    """Of two images, one region of 28 pixels a side and one that is padding."""
+    """Two images, each with one region of 28 pixels a side and one padded."""
     box = np.array([3.0, 1, 3 + CELLS, 1 + CELLS])
     chosen = np.array([[True, False]] * 2)
     return RegionTargets(

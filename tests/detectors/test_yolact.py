@@ -7,10 +7,10 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.detectors.yolact import (
-    FindRule,
     PriorSettings,
     ProtoNet,
     Settings,
+    YolactRule,
     build_modules,
     canvas_of,
     combine,
@@ -21,7 +21,7 @@ from vis_jax.detectors.yolact import (
 from vis_jax.losses.multibox import YolactOutput
 from vis_jax.settings import read_settings
 
-RULE = FindRule(0.1, 0.5, candidates=4, size=4, across_classes=False)
+RULE = YolactRule(0.1, 0.5, candidates=4, size=4, across_classes=False)
 PRIORS = np.array([[0, 0, 16, 16], [0, 0, 16, 14], [32, 0, 48, 16], [60, 0, 80, 16]])
 
 
@@ -101,7 +101,7 @@ def test_priors_that_cannot_be_are_errors(fields, message):
 
 
 def output(probs, deltas=None):
-    """What is said of the four priors; the first class is the background."""
+    """Makes the output for four priors; the first class is the background."""
     with np.errstate(divide="ignore"):  # some are 0
         logits = np.log(np.array(probs, np.float32))
     zeros = np.zeros((4, 4), np.float32)
@@ -125,7 +125,7 @@ PROBS = [[0.1, 0.6, 0.3], [0.1, 0.5, 0.4], [0.7, 0.05, 0.25], [0.95, 0.04, 0.01]
 
 def test_objects_are_found_for_each_class():
     out = found(output(PROBS))
-    # Of class 1 the second box is the better one; it suppresses the first.
+    # The second box is better for class 1; it suppresses the first.
     np.testing.assert_array_equal(out.priors, [0, 1, 2, 2])
     np.testing.assert_array_equal(out.labels, [0, 1, 1, 0])
     np.testing.assert_allclose(out.scores, [0.6, 0.4, 0.25, 0.05], rtol=1e-5)

@@ -105,7 +105,7 @@ def _shown(render, boxed, rows=range(2)):
 
 @pytest.mark.parametrize("boxed", [False, True])
 def test_how_masks_that_overlap_become_pixels(boxed):
-    """Of two masks; the canvas has one cell a pixel."""
+    """Two masks; the canvas has one cell per pixel."""
     both = [{0: [0, 1], 1: [0, 1, 2]}, {0: [0, 1, 2, 3], 1: [0, 1]}]
     assert _shown(Render(), boxed) == both
     assert _shown(Render(), boxed, range(1, 2)) == both[1:]

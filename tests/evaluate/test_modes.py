@@ -16,7 +16,7 @@ from tests.recipes import recipe
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.infer import make_stream
 from vis_jax.evaluate.masks import Sizes
-from vis_jax.evaluate.views import View, merge
+from vis_jax.evaluate.views import Resolution, merge
 from vis_jax.results.collect import collect
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems.ifr import build
@@ -155,7 +155,7 @@ def test_copies_of_one_resolution_give_its_result():
             np.array(content, np.int32),
         )
         sized = Sizes(canvas, content, sizes.original)
-        return View(found, Piece(clip, sized, first=0, rows=2, at_once=2))
+        return Resolution(found, Piece(clip, sized, first=0, rows=2, at_once=2))
 
     def merged(views):
         return collect(merge(views, pivot=0, top=4), 4, 2, sizes.original)

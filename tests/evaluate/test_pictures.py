@@ -9,7 +9,7 @@ SIDE, GAP = 64, 4  # of a frame, and between frames, in pixels
 
 
 def _step(variables, state, clip):
-    """Of three tracks the second scores too little; masks fill their boxes."""
+    """Finds three tracks, the second with a low score; masks fill their boxes."""
     boxes = np.zeros((2, 2, 4), np.float32)
     boxes[0, 0] = 0, 0, SIDE / 2, SIDE  # left half of the first frame
     boxes[:, 1] = 0, 0, SIDE, SIDE

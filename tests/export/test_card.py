@@ -1,4 +1,4 @@
-"""What stands in a model card is text, whoever named it."""
+"""Names in a model card are plain text, wherever they come from."""
 
 import pytest
 

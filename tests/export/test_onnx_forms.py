@@ -1,4 +1,4 @@
-"""What is written in other forms computes the same."""
+"""Rewritten operations compute the same."""
 
 import jax
 import jax.numpy as jnp

@@ -17,7 +17,7 @@ TRUTH = parse_truth(truth_file([track(1, MASKS)], lengths=(4, 4)))
 
 
 def both(path, truth, monkeypatch):
-    """What is read by msgspec, and by json alone; tracks or the error."""
+    """Reads with msgspec and with json alone: tracks or the error."""
     found = []
     for name in ("msgspec", "json"):
         with monkeypatch.context() as patch:

@@ -22,8 +22,8 @@ BOMB = "".join(["o" * 6, "1"]) * 3  # runs of billions of pixels
 # Path into the file, value put there (DELETE: key removed), part of the message.
 TRUTH_DEFECTS = [
     *[(path, DELETE, path[-1]) for path in (["videos"], ["categories"])],
-    (["annotations"], DELETE, "no truth"),
-    (["annotations"], None, "no truth"),
+    (["annotations"], DELETE, "no ground truth"),
+    (["annotations"], None, "no ground truth"),
     (["annotations"], {}, "annotations: expected a list"),
     (["annotations", 0], 7, r"annotations\[0\]: expected an object"),
     (["videos", 1], None, r"videos\[1\]: expected an object"),

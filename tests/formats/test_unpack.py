@@ -1,4 +1,4 @@
-"""What is packed reads as what it was packed from, or ends with one line."""
+"""Packed files read like the originals, or fail with one line."""
 
 import gzip
 import json

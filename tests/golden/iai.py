@@ -136,7 +136,7 @@ def _step(case: Case, model: Model, settings, variables, state, features) -> Ste
 
 
 def _frame(step: Step, t: int, ids: int) -> Results:
-    """What is stored of every frame but its masks; `ids` is N."""
+    """Returns the stored values of a frame, except masks; `ids` is N."""
     dim = step.state.memory.local_keys.shape[-1]
     tokens = step.associated[..., dim : 2 * dim].reshape(-1, 1, dim)
     state, memory = step.state, step.state.memory
@@ -199,7 +199,7 @@ def _places(cells: Cells) -> Places:
 
 
 def _masks(step: Step, prefix: str) -> Results:
-    """What the dynamic convolutions read, their weights, and their output."""
+    """Returns input, weights and output of the dynamic convolutions."""
     out = jax.tree.map(lambda x: x[0], step.out)
     index = step.places.places[step.places.valid]
     places = _places(_cells(step.levels))

@@ -40,7 +40,7 @@ _resize = compiled(resize, static_argnums=1)
 
 
 class Run(NamedTuple):
-    """What the model made of B clips."""
+    """Output of the model for B clips."""
 
     out: DecoderOutput
     features: ClipFeatures

@@ -179,7 +179,7 @@ def shared_results(out: dict, levels: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def valid_rows(values, i: int):
-    """What is valid of one image: of proposals or detections."""
+    """Returns the valid proposals or detections of one image."""
     valid = np.asarray(values.valid[i])
     return jax.tree.map(lambda x: np.asarray(x[i])[valid], values)
 
@@ -255,7 +255,7 @@ def _class_logits(logits: np.ndarray) -> np.ndarray:
 
 
 def _of_proposals(case: Case, out: dict) -> dict[str, np.ndarray]:
-    """What the box head says of all proposals."""
+    """Returns the box head's outputs for all proposals."""
     valid = np.asarray(out["proposals"].valid)
     logits, deltas = (np.asarray(x)[valid] for x in out["proposed"])
     return {

@@ -185,7 +185,7 @@ class Trained(NamedTuple):
 
 
 def gradient_and_losses(model: MaskRCNN, objective: Objective, *inputs) -> Trained:
-    """What training computes after the backbone.
+    """Returns the losses and gradients after the backbone.
 
     Args:
       inputs: variables, features of the backbone, sizes, truth and masks.

@@ -127,7 +127,7 @@ def _boxes(case: Case) -> Results:
     area = compiled(box_area)(boxes)
     # Deviation: 0 and not NaN for two empty boxes.
     iou = np.where((area[:, None] == 0) & (area[None] == 0), np.nan, iou)
-    # Of the first boxes with those that follow.
+    # IoU of the first boxes with the following ones.
     count = len(case.arrays["generalized_box_iou/output"])
     pair = boxes[:count], boxes[count : 2 * count]
     return results | {
@@ -227,7 +227,7 @@ def _mask_losses(case: Case) -> Results:
     note = case.manifest["arrays"]["mask_losses/dice_loss"].get("note", "")
     masks = re.search(r"num_masks = (\d+)", note)
     count = int(masks[1]) if masks else len(logits)
-    # Of one class: label 0 is inside and 1 is none.
+    # One class: label 0 is inside and 1 is none.
     labels = (targets <= 0.5).astype(np.int32)
     # Without the weights of the classes; no model has it so.
     unweighted = functools.partial(optax.losses.sigmoid_focal_loss, gamma=2.0)

@@ -19,7 +19,7 @@ from vis_jax.association.track_decisions import ACTIVE, Thresholds
 from vis_jax.association.track_graph import FrameDecisions, Memory, empty_memory
 from vis_jax.backbones import resnet
 from vis_jax.converters.load import convert_tensors
-from vis_jax.detectors.yolact import CODER, FindRule, priors_of
+from vis_jax.detectors.yolact import CODER, YolactRule, priors_of
 from vis_jax.layers.graph import Graph, GraphNetwork
 from vis_jax.losses.multibox import YolactOutput
 from vis_jax.ops.bilinear import resize
@@ -33,7 +33,7 @@ from vis_jax.systems.rgnn_model import (
     frames_of,
 )
 
-# What the released code has and the paper has not.
+# Parts that only the released code has.
 _GRAPH = track_graph.Settings(
     residual_layers=2,
     feedback=True,
@@ -58,7 +58,7 @@ def model_of_case(case: Case) -> Model:
         graph=track_graph.Settings(**graph),
         masks=track_masks.Settings(background=_BACKGROUND_LOGIT),
     )
-    rule = FindRule(
+    rule = YolactRule(
         float(np.exp(settings["raw_det_threshold"])),
         settings["nms_iou_threshold"],
         candidates=_CANDIDATES,
@@ -184,7 +184,7 @@ def compare(case: Case) -> Results:
 
 
 def _detected(seen: Seen, index: int, canvas: tuple[int, int]) -> Results:
-    """Of one frame: the detector and the descriptions."""
+    """Returns one frame's detections and appearance features."""
     out, sight = seen.out, seen.sight
     one = slice(index, index + 1)
     last = np.float32([canvas[::-1]]).repeat(2, axis=0).reshape(1, 4) - 1
@@ -233,7 +233,7 @@ def _steps(case: Case, model: Model, variables, seen: Seen) -> list[Step]:
 
 
 def _linked(step: Step, before: Memory | None, index: int) -> Results:
-    """Of one frame: the graph, the decisions and the tracks."""
+    """Returns one frame's graph, decisions and tracks."""
     memory, linked, graph = step.memory, step.linked, step.graph
     active = linked.status == ACTIVE
     tracks = {
@@ -281,7 +281,7 @@ def _linked(step: Step, before: Memory | None, index: int) -> Results:
 
 
 def _video(case: Case, model: Model, steps: list[Step]) -> Results:
-    """What is stored of all frames together."""
+    """Returns the stored values of the whole video."""
     count = len(steps[0].linked.status)
     height, width = canvas_of_case(case)
     rows = collections.defaultdict(list)

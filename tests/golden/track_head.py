@@ -79,7 +79,7 @@ def converted(case: Case):
 
 
 def features_shape(case: Case) -> tuple[int, int, int]:
-    """Of a region, channels first."""
+    """Returns the shape of a region's features, channels first."""
     settings = case.manifest["settings"]
     side = settings["roi_feat_size"]
     return settings["in_channels"], side, side

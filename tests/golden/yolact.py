@@ -13,9 +13,9 @@ from vis_jax.backbones.resnet import ResNet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.detectors.yolact import (
     CODER,
-    FindRule,
     PriorSettings,
     Settings,
+    YolactRule,
     build_modules,
     combine,
     cropped_masks,
@@ -31,9 +31,9 @@ from vis_jax.losses.multibox import (
 from vis_jax.ops.bilinear import resize
 from vis_jax.ops.boxes import clip_boxes
 
-# What the settings of the manifest name as a whole: `yolact_resnet50_config`.
+# Values that the manifest's settings name as a whole: `yolact_resnet50_config`.
 _SIDES, _RATIOS, _DIVISOR = (24.0, 48.0, 96.0, 192.0, 384.0), (1.0, 0.5, 2.0), 550.0
-_DETECT = FindRule(0.05, 0.5, candidates=200, size=100, across_classes=False)
+_DETECT = YolactRule(0.05, 0.5, candidates=200, size=100, across_classes=False)
 _TRAIN = PriorRule(positive=0.5, negative=0.4, negatives=3, masks=100)
 # The order of the released code, and the weights that its losses have.
 _LOSSES = {"C": ("classes", 1.0), "B": ("boxes", 1.5), "M": ("masks", 6.125)}
@@ -108,7 +108,7 @@ def objects_of_case(case: Case, *, crowd: bool) -> ImageObjects:
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="train")
 def run(network: Network, variables, images, *, train: bool):
-    """What `Network` computes; the running statistics stay."""
+    """Runs `Network` without updating the running statistics."""
     return network.apply(variables, images, train, mutable=["batch_stats"])[0]
 
 

@@ -62,7 +62,7 @@ def damage(workdir: Path, step: int, pattern: str, how: str) -> None:
 
 
 def restore(workdir: Path) -> tuple[TrainState | None, list[str]]:
-    """What a run begins with, and what it says."""
+    """Returns the initial state of a run, and its messages."""
     said: list[str] = []
     with Checkpoints(str(workdir), keep=2) as checkpoints:
         state = checkpoints.restore_newest(make_state(0), say=said.append)

@@ -1,4 +1,4 @@
-"""What the COCO reader applies, and what it refuses, of files as tools write them."""
+"""Labels as tools write them, which the COCO reader applies or rejects."""
 
 import json
 

@@ -160,7 +160,7 @@ def test_a_mask_of_labelme_that_is_no_png_is_one_line(tmp_path, content):
         prepare(tmp_path / "in", tmp_path / "out", "train")
 
 
-# What check lets pass, later steps take
+# Later steps accept whatever `data check` accepts.
 
 
 @pytest.mark.parametrize("key", ["areas", "iscrowd"])
@@ -180,7 +180,7 @@ def test_a_missing_field_is_a_warning_and_can_be_split(folder, tmp_path, key):
     outcome = call("data", "check", "--root", folder)
     assert outcome.code == 0
     assert (
-        f"annotation 1, {key}: expected a value: a file without cannot" in outcome.out
+        f"annotation 1, {key}: expected a value, which scoring requires" in outcome.out
     )
     assert "got nothing in 2 annotations" in outcome.out
     assert "warnings      1" in outcome.out
@@ -195,7 +195,7 @@ def test_without_objects_check_warns_and_training_does_not_start(folder, tmp_pat
     edit(folder, lambda content: content.update(annotations=[]))
     outcome = call("data", "check", "--root", folder)
     assert outcome.code == 0
-    assert "annotations: expected objects, without which there is" in outcome.out
+    assert "annotations: expected objects, as training and scoring need" in outcome.out
     words = (f"--config.data.root={folder}", "--config.data.name=folder")
     message = error_of(
         "train", "--config=configs/ifr_shapes.py:debug", *words,

@@ -36,7 +36,7 @@ def frame(t: int) -> Image.Image:
 
 
 def save(name, mode="RGB", **options):
-    """How a frame is written, and the name of its file."""
+    """Returns a function that writes a frame, and the name of its file."""
     return name, lambda path, t: frame(t).convert(mode).save(path, **SHARP, **options)
 
 

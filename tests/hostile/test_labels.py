@@ -1,4 +1,4 @@
-"""What the data readers apply, and what they refuse, of files as tools write them."""
+"""Labels as tools write them, which the readers apply or reject."""
 
 import json
 
@@ -17,7 +17,7 @@ RED, BLUE = (220, 30, 30), (20, 60, 160)
 
 
 def block(t: int) -> np.ndarray:
-    """Where a block of 14 x 12 pixels is in frame t."""
+    """Returns the mask of a block of 14 x 12 pixels in frame t."""
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[6 + 2 * t : 18 + 2 * t, 4 + 3 * t : 18 + 3 * t] = True
     return mask

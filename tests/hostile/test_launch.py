@@ -48,7 +48,7 @@ def launch(tools: Path, *words: str, **environ: str) -> subprocess.CompletedProc
 
 
 def called(tools: Path) -> list[str]:
-    """What `python` was called with, by process."""
+    """Returns the arguments of `python`, by process."""
     path = tools.parent / "called"
     return sorted(path.read_text().splitlines()) if path.exists() else []
 

@@ -56,8 +56,8 @@ def test_the_drawn_video_has_the_same_shape(tmp_path, monkeypatch, codec, ratio)
     assert (source.height, source.width) == SIZE  # as they are stored
     for wanted in (RequestedOutputs(), RequestedOutputs(formats=("json",))):
         assert warning_lines(source, wanted) == [
-            f"{path}: pixels of {ratio} (width:height), not square; masks and boxes are"
-            " of the frames as they are stored"
+            f"{path}: pixels are not square but {ratio} (width:height); masks and boxes"
+            " are those of the stored frames"
         ]
     finder = Finder(_nothing, [(1, "cat")], top=1)
     done = predict(source, tmp_path / "out", finder)

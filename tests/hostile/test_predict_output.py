@@ -1,4 +1,4 @@
-"""What a killed process leaves, and rates that no drawn video can have."""
+"""Remains of a killed process, and impossible frame rates."""
 
 import dataclasses
 import json

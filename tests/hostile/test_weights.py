@@ -35,7 +35,7 @@ SECONDS, BYTES = 5.0, 64 << 20
 
 @contextmanager
 def within_bounds():
-    """What happens inside takes little time and memory."""
+    """Checks that the enclosed code takes little time and memory."""
     tracemalloc.start()
     begin = time.process_time()
     try:

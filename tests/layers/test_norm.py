@@ -20,7 +20,7 @@ def draw(*shape, seed=0):
 
 
 def _gradient(layer, variables, x):
-    """Of the sum of what the layer makes of x, for all variables."""
+    """Returns the gradients of the summed output, for all variables."""
     total = jax.grad(lambda v, x: layer.apply(v, x).sum())
     return compiled(total)(variables, x)
 
@@ -197,7 +197,7 @@ def test_a_large_mean_costs_no_digits():
     shifted = (x + 4096).astype(np.float32)
     y, _ = _trained(shifted, _batch_norm(2))
     expected, _ = _trained((shifted - 4096).astype(np.float32), _batch_norm(2))
-    # What is left is the mean's own rounding, 1 / 2 ** 12 of a value at 4096.
+    # The rest is the mean's own rounding, 1 / 2 ** 12 of a value at 4096.
     np.testing.assert_allclose(y, expected, atol=1e-3)
 
 

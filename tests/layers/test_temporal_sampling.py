@@ -41,7 +41,7 @@ def _deform(x, kernel, offsets):
 
 
 def _sampled(params, centre, frame):
-    """What the fourth deformable convolution finds in one frame."""
+    """Output of the fourth deformable convolution for one frame."""
     x = np.concatenate([centre, frame], axis=-1)
     for number in (1, 2, 3):
         offsets = _offsets(params[f"offset{number}"], x)

@@ -87,7 +87,7 @@ def test_terms_are_those_of_the_definition(absent):
     matched = np.array([3, 0, 4, -1], np.int32)
     weights = Settings(points=4, absent_class=absent)
     lead = ClipTruth(*(x[None] for x in truth))
-    # Of 12 candidates all but those of the choice lie at one pixel: (0, 0).
+    # All of the 12 candidates but the chosen ones lie at pixel (0, 0).
     centre = np.full((1, 4, FRAMES, 12, 2), 0.5 / SIDE, np.float32)
     rest = np.full((1, 4, FRAMES, 1, 2), 2.5 / SIDE, np.float32)
     draws = clip_queries.Draws(np.zeros((1, FRAMES, 4, 2), np.float32), centre, rest)

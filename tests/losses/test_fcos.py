@@ -55,7 +55,7 @@ def bce(logit, target):
 
 
 def literal_giou(a, b):
-    """Of boxes around the origin, from the lengths of their sides."""
+    """Returns the GIoU of boxes around the origin, from their sides."""
     overlap = [min(a[i], b[i]) + min(a[i + 2], b[i + 2]) for i in (0, 1)]
     around = [max(a[i], b[i]) + max(a[i + 2], b[i + 2]) for i in (0, 1)]
     areas = [(x[0] + x[2]) * (x[1] + x[3]) for x in (a, b)]

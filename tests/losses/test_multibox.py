@@ -77,7 +77,7 @@ def reduced(mask, size):
 
 
 def weights(cells, pixels):
-    """Of every pixel of an axis at the centre of every cell."""
+    """Returns the weight of each pixel of an axis at each cell's centre."""
     at = (np.arange(cells) + 0.5) * pixels / cells - 0.5
     return np.maximum(1 - np.abs(at[:, None] - np.arange(pixels)), 0)
 

@@ -194,7 +194,7 @@ def _sets(seed=0):
 
 @pytest.mark.slow
 def test_set_0_has_no_cross_frame_terms():
-    """In set 1 all logits are zero: log 2 for each map, whatever the points."""
+    """All logits of set 1 are zero: log 2 for each map, whatever the points."""
     logits, embeds, features, truth = _sets()
     embeds[1] = 0.0
     light, heavy = (

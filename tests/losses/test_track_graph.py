@@ -160,7 +160,7 @@ def test_classes_cost_their_weighted_cross_entropy():
 
 
 def weights_of(cells, pixels):
-    """Of every cell of an axis at the centre of every pixel, bilinear."""
+    """Returns the bilinear weight of each cell of an axis at each pixel's centre."""
     at = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
     return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)
 

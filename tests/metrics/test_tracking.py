@@ -190,7 +190,7 @@ def test_equal_to_trackeval_on_random_scenes():
 
 
 def trackeval_data(overlaps):
-    """What TrackEval's metrics take; it knows only tracks that are there."""
+    """Converts overlaps to TrackEval's input, which has visible tracks only."""
     seen = sorted({g for ids in overlaps.truth_ids for g in ids.tolist()})
     return {
         "num_timesteps": len(overlaps.ious),

@@ -75,7 +75,7 @@ def test_an_object_moves_before_a_background_that_does_not():
     assert (apart[second] < 0.25).mean() > 0.8
     still = np.linalg.norm(flow, axis=-1)[~(first | second)]
     assert (still < 0.25).mean() > 0.95
-    # What the object has uncovered keeps a copy of it: no flow leads there.
+    # Uncovered background keeps a copy of the object: no flow leads there.
     found = read(first[..., None].astype(np.float32), flow)[..., 0] > 0.5
     assert found[second].mean() > 0.85
 

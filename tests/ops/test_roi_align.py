@@ -126,7 +126,7 @@ def test_adaptive_samples_are_as_many_as_cells_lie_in_a_bin():
     ours = read(Adaptive(5))
     np.testing.assert_allclose(ours[0], read(3)[0], atol=1e-6)
     np.testing.assert_allclose(ours[2], read(1)[2], atol=1e-6)
-    # Of fewer at most, the largest box has these.
+    # With a limit of 2, the largest box has 2 samples.
     np.testing.assert_allclose(read(Adaptive(2))[0], read(2)[0], atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Which videos a folder or a list names, and where their results go."""
+"""Videos of a folder or a list, and the folders of their results."""
 
 import os
 from pathlib import Path

@@ -26,7 +26,7 @@ from vis_jax.predict import writer
 from vis_jax.predict.sources import PredictError, from_arrays, open_source
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
-from vis_jax.visualize.colours import STYLE, Style, track_colour
+from vis_jax.visualize.colours import STYLE, DrawStyle, track_colour
 
 
 def test_results_have_every_track_and_say_what_they_are_of(source, tmp_path):
@@ -49,7 +49,7 @@ def test_results_have_every_track_and_say_what_they_are_of(source, tmp_path):
 
 
 def test_the_video_shows_tracks_above_the_threshold(source, tmp_path):
-    style = Style(labels=False)
+    style = DrawStyle(labels=False)
     written = write_squares(source, tmp_path / "out", fps=12.5, style=style)
     video = open_source(written.video)
     frames = list(video)
@@ -63,7 +63,7 @@ def test_the_video_shows_tracks_above_the_threshold(source, tmp_path):
 
 
 def test_the_video_is_drawn_in_the_style_that_is_wanted(source, tmp_path):
-    style = Style(opacity=1.0, line_width=1.0, labels=False, boxes=True, trails=9)
+    style = DrawStyle(opacity=1.0, line_width=1.0, labels=False, boxes=True, trails=9)
     plain = write_squares(source, tmp_path / "plain", style=style._replace(trails=0))
     written = write_squares(source, tmp_path / "out", style=style)
     frames = list(open_source(written.video))

@@ -83,7 +83,7 @@ def test_a_rotated_video_is_turned_upright(tmp_path):
     assert (source.height, source.width) == SIZE[::-1]
     frame = next(iter(source))
     assert frame.shape == (*SIZE[::-1], 3)
-    # What was upper left is now upper right.
+    # The upper left corner is now the upper right one.
     assert frame[10, 35, 0] > 180 and frame[10, 5, 0] < 60
 
 

@@ -202,7 +202,7 @@ def painted(window, pane):
 
 
 def wait_for(read, enough):
-    """What `read` returns once it is enough."""
+    """Polls `read` until `enough` accepts its value."""
     for _ in range(250):
         value = read()
         if enough(value):

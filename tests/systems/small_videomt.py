@@ -10,7 +10,7 @@ from tests.recipes import recipe
 from tests.systems.contract import first_batch
 from vis_jax.losses.clip_queries import truth_of
 from vis_jax.systems.videomt import build, build_model
-from vis_jax.systems.videomt_loss import Part, chunk_predictions
+from vis_jax.systems.videomt_loss import FrameSpan, chunk_predictions
 from vis_jax.systems.videomt_model import Model, call
 
 LEAST = {
@@ -33,7 +33,7 @@ def made(propagation="fusion"):
     @compiled
     def run(variables, images, frame_valid):
         sizes = jnp.asarray(batch.sizes)
-        part = Part(images, sizes, truth_in(batch, frame_valid), None)
+        part = FrameSpan(images, sizes, truth_in(batch, frame_valid), None)
         begin = call(model, variables, Model.first, 1)
         found, entered, _ = chunk_predictions(model, variables, part, begin, settings)
         return (*found, entered)

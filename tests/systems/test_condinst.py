@@ -18,8 +18,8 @@ from tests.systems.contract import (
 )
 from tests.systems.traced import check_dtypes, check_weights
 from vis_jax.detectors import condinst_losses
-from vis_jax.detectors.condinst import FindRule
-from vis_jax.detectors.condinst_losses import MaskLoss
+from vis_jax.detectors.condinst import LocationRule
+from vis_jax.detectors.condinst_losses import DiceLoss
 from vis_jax.detectors.fcos_targets import TargetRule
 from vis_jax.losses.fcos import FcosLosses
 from vis_jax.systems import condinst
@@ -33,7 +33,7 @@ def _config(changes=None, name="condinst_shapes"):
 HEAD = {"model.track_head.width": 8}
 
 _NO_GRADIENT = {
-    # Of the coarsest levels no location stands for an object of the debug size.
+    # On the coarsest levels no location is assigned an object of the debug size.
     *(f"detector/head/scale{level}" for level in (5, 6, 7)),
     # Group norm makes zeros of the coarsest level: one cell, groups of one channel.
     *(f"detector/fpn/output7/{leaf}" for leaf in ("kernel", "bias")),
@@ -142,7 +142,7 @@ def test_embeddings_of_objects_are_those_of_the_locations_they_were_found_at():
     found, everywhere, described = compiled(run)(variables, images, batch.sizes[0])
     near = np.abs(everywhere[0][:, None] - found[0][None]).max(axis=2)
     assert (near.min(axis=0) == 0).all()
-    # Of 8 x 12 cells of 8 pixels cell (2, 3); of 4 x 6 of 16 pixels cell (2, 2).
+    # Cell (2, 3) of 8 x 12 cells of 8 pixels; cell (2, 2) of 4 x 6 of 16 pixels.
     np.testing.assert_array_equal(
         described[0], everywhere[0][[2 * 12 + 3, 96 + 2 * 6 + 2]]
     )
@@ -159,7 +159,7 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
 
     def masks(*_, **kwargs):
         most.append(kwargs["most"])
-        return MaskLoss(one, one)
+        return DiceLoss(one, one)
 
     def places(*_, **kwargs):
         compared.append(kwargs["most"])
@@ -178,19 +178,19 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
     config = _config(changes | HEAD)
     aux = check_weights(build(config), config, weights)
     assert set(aux.notes) == {"positives_left_out"}
-    # Of the detector, and of the pairs.
+    # Values passed to the detector's loss and to that of pairs.
     assert (rules, most, compared) == ([TargetRule(**rule)] * 2, [7], [7])
 
 
 def test_settings_reach_the_network():
     model = build_model(recipe("condinst_r50", None))
-    assert model.rule == FindRule(0.05, 0.5, 200, 10)
+    assert model.rule == LocationRule(0.05, 0.5, 200, 10)
     assert model.detector.head.convs == model.detector.masks.convs == 4
     assert model.detector.fpn.extra == "relu_conv"
     assert model.style == "vgg"
     assert build_model(_config()).style == "torch"
     coco = build_model(recipe("condinst_r101", "dataset=coco"))
-    assert coco.rule == FindRule(0.05, 0.6, 1_000, 100)
+    assert coco.rule == LocationRule(0.05, 0.6, 1_000, 100)
     small = build_model(
         _config(
             {

@@ -20,7 +20,7 @@ from vis_jax.systems.iai import build
 from vis_jax.training.dry_run import batch_shapes
 
 _NO_GRADIENT = {
-    # Of the coarsest levels no location stands for an object of the debug size.
+    # On the coarsest levels no location is assigned an object of the debug size.
     *(f"detector/head/scale{level}" for level in (5, 6, 7)),
     # Group norm makes zeros of the coarsest level: one cell, groups of one channel.
     *(f"detector/fpn/output7/{leaf}" for leaf in ("kernel", "bias")),
@@ -101,7 +101,7 @@ def test_frames_of_padding_leave_the_state_as_it_is():
     np.testing.assert_array_equal(found.class_probs, before.class_probs)
 
 
-# Of the paths of parameters.
+# Prefixes of parameter paths.
 _PARTS = {
     "backbone": "backbone/",
     "neck": "detector/fpn/",

@@ -1,4 +1,4 @@
-"""What every setting of IAI changes, by shapes and rules alone where these tell."""
+"""Effects of every setting of IAI, from shapes and rules where possible."""
 
 import functools
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from tests.systems.contract import first_batch
 from tests.systems.traced import check_weights
 from vis_jax.detectors import condinst_losses
 from vis_jax.detectors.condinst_ids import IdRule
-from vis_jax.detectors.condinst_losses import MaskLoss
+from vis_jax.detectors.condinst_losses import DiceLoss
 from vis_jax.detectors.fcos_targets import TargetRule
 from vis_jax.losses.fcos import FcosLosses
 from vis_jax.params import flatten
@@ -193,7 +193,7 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
 
     def masks(*_, **kwargs):
         most.append(kwargs["most"])
-        return MaskLoss(one, one)
+        return DiceLoss(one, one)
 
     def ids(*_, kind, **__):
         kinds.append(kind)

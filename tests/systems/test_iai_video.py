@@ -55,7 +55,7 @@ def follow(frames, rules=PAPER, most=MOST, real=None):
 
 
 def told(rules, named):
-    """What is said after a single frame."""
+    """Returns the predictions after a single frame."""
     masks = np.zeros((1, len(named.slots), 2, 2), np.float32)
     tell = jax.jit(functools.partial(report, rules))
     return jax.device_get(tell(named.video, named.slots[None], masks))

@@ -61,7 +61,7 @@ def variables_of(gate=None):
 
 @functools.cache
 def plain():
-    """What the system without temporal sampling says of the clip."""
+    """Output for the clip of the system without temporal sampling."""
     system = system_of()
 
     @compiled
@@ -125,7 +125,7 @@ def test_clip_by_clip_it_says_the_same():
 
 
 def sampled(gate=0.7, **changes):
-    """What the system with temporal sampling says of the clip, or of a changed one."""
+    """Output of the system with temporal sampling, for the clip or a changed one."""
     start = jax.jit(checked().system.start)(checked().clip)
     variables = variables_of(gate)
     clip = checked().clip._replace(**changes)

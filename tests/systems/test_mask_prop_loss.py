@@ -24,7 +24,7 @@ from vis_jax.systems.mask_prop_settings import LossSettings
 
 HEIGHT, WIDTH, CHANNELS, OBJECTS = 48, 64, 8, 3
 CANVAS = (HEIGHT, WIDTH)
-BRANCH = propagation.Propagation(
+BRANCH = propagation.MaskPropagation(
     propagation.Settings(dim=8, dilations=(1, 2), chunk=16), CHANNELS
 )
 PATCH = refine.Settings(side=16, dim=8, blocks=1)
@@ -121,7 +121,7 @@ OTHERS = {"own_frame": False, "epsilon": 0.25, "normalisation": "sum"}
 
 
 class Found(NamedTuple):
-    """What the tests compare, from one program, as most of it is shared."""
+    """Values that the tests compare, from one program, as most is shared."""
 
     loss: np.ndarray  # of the propagation
     other_loss: np.ndarray  # with `OTHERS`

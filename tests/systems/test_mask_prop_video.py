@@ -154,7 +154,7 @@ def _start_and_step(given, carrier, sampled, delay):
 
 
 class Told(NamedTuple):
-    """What is said of a video: {id: shown object} of every frame, and the rest."""
+    """Result for a video: {id: shown object} of every frame, and the rest."""
 
     frames: list
     scores: dict  # of every id as last said

@@ -13,7 +13,7 @@ from tests.systems.contract import (
     check_system,
     first_batch,
 )
-from vis_jax.detectors.yolact import FindRule
+from vis_jax.detectors.yolact import YolactRule
 from vis_jax.params import flatten
 from vis_jax.systems import SYSTEMS, rgnn_loss
 from vis_jax.systems.rgnn_model import build_model
@@ -49,7 +49,7 @@ SWITCHES = {
 }
 
 
-RULE = FindRule(0.0, 0.7, 200, 4, True)
+RULE = YolactRule(0.0, 0.7, 200, 4, True)
 
 
 def _config(changes=None):

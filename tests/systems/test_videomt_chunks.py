@@ -13,7 +13,7 @@ from tests.systems.small_videomt import frames_of, made
 from vis_jax.losses.clip_queries import truth_of
 from vis_jax.params import flatten
 from vis_jax.systems.videomt import build, build_model
-from vis_jax.systems.videomt_loss import Part, chunk_predictions, loss_terms
+from vis_jax.systems.videomt_loss import FrameSpan, chunk_predictions, loss_terms
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def _chunk_by_chunk(variables, batch, key, count):
 
 @pytest.mark.slow
 def test_chunks_share_the_loss_and_pass_no_gradient():
-    """In chunks of one frame nothing is learned of what goes on to the next one.
+    """With chunks of one frame, the state passed on to the next has no gradient.
 
     Loss and gradient are those of one backward pass for each chunk.
     """
@@ -90,7 +90,7 @@ def _one_chunk(settings):
         batch = jax.tree.map(jnp.asarray, batch)
         learned = variables["params"]["query"][None]  # enter the first chunk
         entered = jnp.where(number == 0, learned, entered)
-        part = Part(batch.images, batch.sizes, truth_of(batch), None)
+        part = FrameSpan(batch.images, batch.sizes, truth_of(batch), None)
         found, entered, _ = chunk_predictions(model, variables, part, entered, settings)
         points = jax.random.fold_in(jax.random.split(key)[0], number)
         seen = jnp.ones((1, 2), jnp.float32)  # the content fills the canvas

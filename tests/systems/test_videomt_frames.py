@@ -1,4 +1,4 @@
-"""What passes from frame to frame, and what does not."""
+"""State that passes from frame to frame."""
 
 import functools
 
@@ -10,7 +10,7 @@ import pytest
 from tests.compiled import compiled
 from tests.recipes import changed, recipe
 from tests.systems.small_videomt import LEAST, frames_of, made
-from vis_jax.association.query_propagation import Propagation
+from vis_jax.association.query_propagation import QueryPropagation
 from vis_jax.structures import Clip
 from vis_jax.systems.videomt import build, build_model
 from vis_jax.systems.videomt_loss import (
@@ -100,7 +100,7 @@ def test_the_gated_unit_is_that_of_pytorch():
     def run(weights):
         params = {"params": {"gru": weights}}
         arrays = (jnp.asarray(x) for x in (found, entered, learned))
-        return Propagation("gru").apply(params, *arrays)
+        return QueryPropagation("gru").apply(params, *arrays)
 
     def gates(name, x):
         return np.split(x @ weights[name]["kernel"] + weights[name]["bias"], 3, -1)
@@ -122,7 +122,7 @@ def test_the_linear_layer_can_begin_as_the_identity():
 
     @compiled
     def run(found, learned):
-        layer = Propagation("fusion", identity=True)
+        layer = QueryPropagation("fusion", identity=True)
         return layer.init_with_output(jax.random.key(0), found, found, learned)[0]
 
     np.testing.assert_allclose(run(found, learned), found + learned, atol=1e-6)

@@ -12,7 +12,7 @@ from tests.recipes import recipe
 from vis_jax.losses.clip_queries import truth_of
 from vis_jax.structures import Batch
 from vis_jax.systems.videomt import build
-from vis_jax.systems.videomt_loss import Part, chunk_predictions
+from vis_jax.systems.videomt_loss import FrameSpan, chunk_predictions
 from vis_jax.systems.videomt_model import Model, build_model, call
 
 _LEAST = {
@@ -67,7 +67,7 @@ def _trained(propagation, batch):
 
         begin = (variables, optimizer.init(variables))
         (variables, _), _ = jax.lax.scan(update, begin, jax.random.split(key, _UPDATES))
-        part = Part(batch.images, batch.sizes, truth_of(batch), None)
+        part = FrameSpan(batch.images, batch.sizes, truth_of(batch), None)
         first = call(model, variables, Model.first, 1)
         found, _, _ = chunk_predictions(model, variables, part, first, settings)
         return found.mask_logits[0, :, 0]

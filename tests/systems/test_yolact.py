@@ -126,13 +126,13 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
 def test_settings_reach_the_network():
     model = build_model(recipe("yolact_r50", None))
     assert model.detector.dropout == 0.1
-    assert model.rule == yolact.FindRule(0.03, 0.5, 200, 10, True)
+    assert model.rule == yolact.YolactRule(0.03, 0.5, 200, 10, True)
     coco = build_model(recipe("yolact_r101", "dataset=coco"))
     assert (coco.priors.divisor, coco.priors.square) == (550.0, True)
-    assert coco.rule == yolact.FindRule(0.05, 0.5, 200, 100, False)
+    assert coco.rule == yolact.YolactRule(0.05, 0.5, 200, 100, False)
     changes = {"test.score": 0.2, "test.nms": 0.7, "test.objects": 3}
     rule = build_model(_config(changes)).rule
-    assert rule == yolact.FindRule(0.2, 0.7, 200, 3, True)
+    assert rule == yolact.YolactRule(0.2, 0.7, 200, 3, True)
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_looks_bridge_a_jump_that_the_filter_expects():
 def test_a_track_is_confirmed_and_expires():
     run, nothing = run_of(STRICT), []
     here = [Seen(square(0), embed=(1.0, 0.0, 0.0))]
-    # What has been seen once is deleted by a miss; twice in a row, it stays.
+    # A track seen once is deleted by a miss; seen twice in a row, it stays.
     assert run([here, nothing, here]) == ([[1], [], [2]], 0)
     assert run([here, here, nothing, nothing, here])[0][-1] == [1]
     assert run([here, here, nothing, nothing, nothing, here])[0][-1] == [2]

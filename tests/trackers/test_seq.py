@@ -124,7 +124,7 @@ def test_seven_frames_are_too_few_eight_are_a_track():
 
 
 def test_tracks_beyond_the_slots_are_counted():
-    """Of equal chains those that end first come first."""
+    """Chains with equal scores are ordered by their end."""
     frames = [
         [Seen(square(100.0 * i + 1000 * (t // 2)), label=i % 3) for i in range(4)]
         for t in range(4)

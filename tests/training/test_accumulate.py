@@ -24,7 +24,7 @@ KEY = jax.random.key(2)
 
 
 def test_accumulation_is_the_mean_over_microbatches():
-    """Of loss, terms and gradients; notes are summed, statistics move twice."""
+    """Averages loss, terms and gradients; sums notes; updates statistics twice."""
     system, batch = toy_system(), jax.device_put(Batch(**toy_batch(0, clips=8)))
     variables = system.init(KEY, batch)
     found = accumulated(

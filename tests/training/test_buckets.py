@@ -71,7 +71,7 @@ def test_a_run_in_a_bucket_goes_on(bucket, tmp_path):
 
 
 def test_the_best_checkpoint_is_published_again_after_a_kill(bucket):
-    """In a bucket a folder has no name to change: its files are copied one by one."""
+    """A folder in a bucket cannot be renamed: its files are copied one by one."""
     made, found = bucket / "best.tmp", bucket / "best"
     made.mkdir(parents=True)
     (made / "weights").write_text("new")

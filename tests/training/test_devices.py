@@ -29,7 +29,7 @@ def evaluated_in_a_bucket(folder):
 
 
 def one_process(options):
-    """What a process of its own would print."""
+    """Returns the output of a separate process."""
     return json.loads(json.dumps(toy_run.run(SYSTEM | options)))
 
 

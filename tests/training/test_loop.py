@@ -176,7 +176,7 @@ def test_a_resumed_run_makes_up_for_the_evaluation_that_a_sigterm_left_out(tmp_p
 
 
 def test_several_processes_save_before_an_evaluation(tmp_path, monkeypatch):
-    """Which a signal does not end there."""
+    """A signal does not end them during the evaluation."""
     monkeypatch.setattr("vis_jax.training.evaluations.has_company", lambda: True)
     changes = {"train.eval_every": 2, "train.checkpoint_every": 100, "train.keep": 9}
     run(tmp_path, evaluate=lambda variables, step: {"AP": 1.0}, num_steps=5, **changes)

@@ -136,7 +136,7 @@ def test_equals_adam_written_by_hand():
 
 
 def test_five_steps_of_adam_in_numbers():
-    """Of a weight of 1; the numbers are those of torch.optim.Adam's documentation."""
+    """Starts at a weight of 1; the formulas are those of torch.optim.Adam."""
     config, optimizer = build(
         {"weight": jnp.ones(())},
         **ADAM, **{"optimizer.weight_decay": 0.1, "optimizer.rates": ((".*", 1.0),)},

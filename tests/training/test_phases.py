@@ -32,7 +32,7 @@ def test_a_phase_says_what_of_it_was_compiling(monkeypatch):
 
 
 def test_what_jax_compiles_is_counted():
-    compiled = phases.Compiled()
+    compiled = phases.CompileTime()
     phases._open.append(compiled)
     jax.jit(lambda x: x * 3 + 1)(jnp.arange(7))
     phases._open.remove(compiled)

@@ -1,4 +1,4 @@
-"""Which devices have which part of a state, and that eight compute what one does."""
+"""Parts of a state by device; eight devices compute the same as one."""
 
 import json
 import os
@@ -154,7 +154,7 @@ def test_microbatches_and_averages_are_the_same_on_eight_devices(eight, tmp_path
 
 @pytest.mark.slow
 def test_a_detector_has_the_loss_and_the_statistics_of_one_device(eight):
-    """Of batch norm; IFR is trained by eight devices in test_end_to_end."""
+    """Includes batch norm; test_end_to_end trains IFR on eight devices."""
     found, expected = eight[0]["detector"], detector(MeshSettings())
     assert found.keys() == expected.keys()
     assert len(found) > 1
@@ -164,7 +164,7 @@ def test_a_detector_has_the_loss_and_the_statistics_of_one_device(eight):
 
 @pytest.mark.slow
 def test_an_update_of_the_toy_system_by_hand(eight):
-    """On one of 2 x 4 devices, with two clips of 6 x 6 pixels and 8 features each."""
+    """One of 2 x 4 devices; two clips of 6 x 6 pixels and 8 features each."""
     found = eight[0]["simulated"]
     # 3 x 8 and 3 x 8 weights and 2 x 8 statistics divided by 4; a count, a constant.
     assert found["stored"]["parameters"] == 4 * (24 + 24 + 16) // 4 + 8

@@ -22,7 +22,7 @@ def _loss(variables, batch, rng):
 
 
 def _update(step):
-    """Of the weight (3, 4), by gradient descent with rate 0.5."""
+    """Updates the weight (3, 4) by gradient descent with rate 0.5."""
     params = {"weight": jnp.array([3.0, 4.0])}
     transform = optax.sgd(0.5)
     optimizer = Optimizer(transform, lambda count: 0.5 + count, lambda tree: tree)

@@ -15,7 +15,7 @@ from vis_jax.layers.norm import BatchNorm
 from vis_jax.settings import read_settings
 from vis_jax.structures import Batch, Clip, LossAux, Predictions, Window
 from vis_jax.systems.system import System
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 
 CLIPS = 8
 SIDE = 6
@@ -99,7 +99,7 @@ def toy_batches(start: int, *, share: slice = slice(None)) -> Iterator[dict]:
         start += 1
 
 
-def toy_config(**changes) -> RunSettings:
+def toy_config(**changes) -> LoopSettings:
     """Returns settings with changes by path, such as `**{"train.keep": 1}`."""
     optimizer = dict(
         learning_rate=0.01, clip_norm=0.1, decay_at=(4,),
@@ -111,4 +111,4 @@ def toy_config(**changes) -> RunSettings:
     for path, value in changes.items():
         part, _, name = path.rpartition(".")
         (config[part] if part else config)[name] = value
-    return read_settings(RunSettings, config)
+    return read_settings(LoopSettings, config)

@@ -8,9 +8,9 @@ from PIL import ImageColor
 
 from vis_jax.visualize.chart import (
     COLOURS,
+    ChartLine,
     Curve,
     Dot,
-    Line,
     Panel,
     Text,
     draw_panels,
@@ -28,7 +28,7 @@ def shapes_of(chart, kind):
 
 def test_a_gap_breaks_the_line_and_few_points_have_dots():
     chart = draw_panels([Panel("loss", [RISING])])
-    lines = [one for one in shapes_of(chart, Line) if one.colour == COLOURS[0]]
+    lines = [one for one in shapes_of(chart, ChartLine) if one.colour == COLOURS[0]]
     assert [len(one.points) for one in lines] == [2, 1, 2]  # legend and two parts
     dots = [(one.x, one.y) for one in shapes_of(chart, Dot)]
     assert dots == [*lines[1].points, *lines[2].points]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vis_jax.visualize.colours import Style, line_colour, track_colour
+from vis_jax.visualize.colours import DrawStyle, line_colour, track_colour
 from vis_jax.visualize.draw import contact_sheet, draw_frame
 from vis_jax.visualize.trails import Trails
 
@@ -25,7 +25,7 @@ def _draw(frame, masks, track_ids, scores=None, **more):
     )
 
 
-PLAIN = Style(labels=False)
+PLAIN = DrawStyle(labels=False)
 
 
 def test_inside_is_half_transparent_and_the_outline_has_another_hue():
@@ -139,13 +139,13 @@ def test_higher_score_is_on_top_in_any_order():
     np.testing.assert_array_equal(one, other)
     # The lower part of the first one, which hides the outline of the other.
     fill, under = np.array(track_colour(1)), np.array(track_colour(2))
-    opacity = Style().opacity
+    opacity = DrawStyle().opacity
     expected = opacity * fill + (1 - opacity) * opacity * under
     np.testing.assert_allclose(one[80, 75], expected, atol=2)
 
 
 def _label(frame, mask, *others):
-    """Where the label of a mask is, among others."""
+    """Returns the place of a mask's label, among others."""
     masks, ids = [mask, *others], range(1, 2 + len(others))
     with_labels = _draw(frame, masks, ids).astype(int)
     without = _draw(frame, masks, ids, style=PLAIN)
@@ -176,8 +176,8 @@ def test_a_label_does_not_hide_a_small_object():
 def test_labels_of_one_place_do_not_cover_each_other():
     frame = np.full((120, 200, 3), 128, np.uint8)
     masks = [_square(60, 80, 40)] * 5
-    drawn = _draw(frame, masks, [1, 2, 3, 4, 5], style=Style(opacity=0.0))
-    alone = _draw(frame, masks[:1], [1], style=Style(opacity=0.0))
+    drawn = _draw(frame, masks, [1, 2, 3, 4, 5], style=DrawStyle(opacity=0.0))
+    alone = _draw(frame, masks[:1], [1], style=DrawStyle(opacity=0.0))
     whole = (alone == track_colour(1)).all(-1).sum()
     for track_id in (1, 2, 3, 4, 5):
         patch = (drawn == track_colour(track_id)).all(-1)

@@ -40,7 +40,7 @@ class Settings:
     dim: Count = 256  # channels per token
     self_heads: Count = 4  # attention heads within a frame
     memory_heads: Count = 2  # heads of both attentions to earlier frames
-    radius: Count = 7  # of the window in the previous frame, in tokens
+    radius: Count = 7  # tokens; of the window in the previous frame
     mlp_dim: Count = 1024  # hidden channels of the feed-forward part
     drop_path: Share = 0.1  # probability, drawn per token of a batch
     use_local: bool = True  # attention to the previous frame
@@ -77,7 +77,7 @@ class FrameMemory(NamedTuple):
     global_keys: Float[Array, "*B S h w C"]
     global_values: Float[Array, "*B S h w C"]
     entered: Int32[Array, "*B"]  # frames written to the global memory
-    local_keys: Float[Array, "*B h w C"]  # of the previous frame
+    local_keys: Float[Array, "*B h w C"]  # keys of the previous frame
     local_values: Float[Array, "*B h w C"]
     step: Int32[Array, "*B"]  # frames so far
     last: Int32[Array, "*B"]  # step of the last global write; initially 0
@@ -95,9 +95,9 @@ def empty_memory(
     """Returns an empty memory.
 
     Args:
-      settings: of the block.
+      settings: settings of the block.
       videos: B.
-      height, width: of the token map.
+      height, width: height and width of the token map.
       slots: S; `settings.slots` at test time, `training_slots` in training.
     """
     slots = slots if settings.use_global else 0
@@ -128,8 +128,8 @@ def write(
     new object.
 
     Args:
-      memory: of one video.
-      keys, values: of the frame.
+      memory: memory of one video.
+      keys, values: keys and values of the frame.
       new: the frame has a new object.
       real: False for padding, which leaves the memory unchanged.
       interval: see `Settings`.
@@ -242,7 +242,7 @@ class MemoryBlock(nn.Module):
 
         Args:
           normed: see `Tokens`.
-          embeds: of the ids.
+          embeds: embeddings of the ids.
         """
         return self.value(normed + embeds)
 
@@ -303,9 +303,9 @@ class HybridAssociation(nn.Module):
 
     Attributes:
       settings: see the type.
-      channels: of the stage.
-      id_channels: of the ID bank: N + 1, or 2 for objects and background only.
-      stride: of the stage in pixels.
+      channels: channels of the stage.
+      id_channels: channels of the ID bank: N + 1, or 2 for objects and background only.
+      stride: stride of the stage in pixels.
 
     Raises:
       ValueError: the stage has too few channels for twice `dim` plus the class
@@ -351,8 +351,8 @@ class HybridAssociation(nn.Module):
         With the same number of channels, or 2 C without the class projector.
 
         Args:
-          features: of the stage.
-          memory: of earlier frames.
+          features: features of the stage.
+          memory: memory of earlier frames.
           train: enables drop path (rng stream 'drop_path').
         """
         projected = self.encoder_projector(features)
@@ -378,7 +378,7 @@ class HybridAssociation(nn.Module):
 
         Args:
           memory: the one the frame has read.
-          tokens: of the frame.
+          tokens: tokens of the frame.
           ids: its id map; see `identity.truth_map` and `identity.detection_map`.
           new: the frame has new objects; all False in training, as in the source.
           real: False marks padded frames, which change nothing.

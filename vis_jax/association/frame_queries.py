@@ -229,7 +229,7 @@ class FrameDecoder(nn.Module):
         """Returns predictions of every layer.
 
         Args:
-          features: of all frames of each clip.
+          features: features of all frames of each clip.
           frame_valid: False marks padding, which must follow the real frames.
         """
         levels = len(features.levels)

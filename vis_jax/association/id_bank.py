@@ -17,8 +17,8 @@ class IDBank(nn.Module):
     """A convolution of the one-hot id map with patches that overlap by one pixel.
 
     Attributes:
-      channels: of the one-hot map: N + 1, or 2 for objects and background.
-      dim: of an embedding.
+      channels: channels of the one-hot map: N + 1, or 2 for objects and background.
+      dim: size of an embedding.
       stride: pixels per token, even; the kernel side is one more.
     """
 

@@ -49,7 +49,7 @@ def count(
       tally: before the frame.
       ids: 0 .. S - 1, at most one detection each.
       shown: detections with an identity.
-      class_scores: of the detections.
+      class_scores: class scores of the detections.
       real: False for padding.
     """
     slot = jnp.where(shown & real, ids, len(tally.detected))

@@ -17,7 +17,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
 # In id maps, which are uint8: a pixel that activates no channel, not even background.
 BLANK = 255
 MOST_IDS = 254  # N; the background, which is N, must differ from BLANK
-_LEAST_VISIBLE = 0.1  # of the area of a mask; the released code
+_LEAST_VISIBLE = 0.1  # fraction of a mask's area, as in the released code
 
 # Behaviour when all ids are assigned. paper: further objects are discarded; code: they
 # share the last id; only the last of them is painted and none is output.
@@ -29,7 +29,7 @@ class SequenceIds(NamedTuple):
 
     ids: Int32[Array, "M"]  # N where an object has none
     kept: Bool[Array, "M"]  # objects with an id
-    targets: Int32[Array, "T M"]  # of the id head; N where absent
+    targets: Int32[Array, "T M"]  # targets of the id head; N where absent
     dropped: Int32[Array, ""]  # objects beyond the number of ids
 
 
@@ -77,7 +77,7 @@ def truth_map(
     For masks of equal size, to the first.
 
     Args:
-      ids: of the objects; all 0 for a bank with only objects and background.
+      ids: ids of the objects; all 0 for a bank with only objects and background.
       valid: objects to paint.
       background: N, or 1 for such a bank.
     """
@@ -103,7 +103,7 @@ def detection_map(
 
     Args:
       visible: see `DisjointMasks`.
-      ids, valid: of the painted detections; see `AssignedIds`.
+      ids, valid: ids and validity of the painted detections; see `AssignedIds`.
       background: N, or 1 for a bank without ids, whose ids are all 0. Use `truth_map`
         for such a bank: here all but one detection would be blank.
     """
@@ -142,10 +142,10 @@ def visible_masks(
     """
     masks = masks & valid[:, None, None]
     first = masks.argmax(axis=0)
-    own = masks & (first[None] == jnp.arange(len(masks))[:, None, None])
-    area, left = (x.sum(axis=(1, 2)).astype(jnp.float32) for x in (masks, own))
+    visible = masks & (first[None] == jnp.arange(len(masks))[:, None, None])
+    area, left = (x.sum(axis=(1, 2)).astype(jnp.float32) for x in (masks, visible))
     kept = (area > 0) & (left / jnp.maximum(area, 1.0) >= _LEAST_VISIBLE)
-    return DisjointMasks(own & kept[:, None, None], kept)
+    return DisjointMasks(visible & kept[:, None, None], kept)
 
 
 def unique_ids(

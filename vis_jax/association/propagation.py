@@ -58,12 +58,12 @@ class PreparedFeatures(NamedTuple):
     features: Float[Array, "h w C"]
     # Convolutions without bias are linear: applied to a difference of two frames, they
     # equal differences of these.
-    first: Float[Array, "h w D"]  # of the residual block
+    first: Float[Array, "h w D"]  # first convolution of the residual block
     shortcut: Float[Array, "h w D"]
     attention: Float32[Array, "h w"]  # in [0, 1]: objectness of each cell
 
 
-class Propagation(nn.Module):
+class MaskPropagation(nn.Module):
     """The propagation branch: offsets, deformable convolutions, softmax, attention.
 
     `prepare` runs once per frame and `taps` once per centre frame; `propagate` combines
@@ -120,7 +120,7 @@ class Propagation(nn.Module):
 
         Args:
           centre, other: features of the frames, both of stride 8.
-          masks: of the centre frame.
+          masks: masks of the centre frame.
           valid: False marks padded masks.
         """
         prepared = self.prepare(centre)
@@ -170,7 +170,7 @@ class Propagation(nn.Module):
 
         Args:
           centre: frame of the masks.
-          taps: of its features, from `taps`.
+          taps: taps of its features, from `taps`.
           other: target frame; may be the centre itself.
           masks: probabilities over the centre frame.
           valid: False marks padded instances, whose output masks are 0.

@@ -18,7 +18,7 @@ from vis_jax.typing import Array, DTypeLike, Float32, PRNGKeyArray
 Kind = Literal["none", "fusion", "gru"]
 
 
-class Propagation(nn.Module):
+class QueryPropagation(nn.Module):
     """Propagation of queries to the next frame, in float32.
 
     Its output is the whole state of a video: with fusion the sum that enters the next

@@ -47,19 +47,19 @@ class FrameAppearance(NamedTuple):
     """Appearance features of some frames."""
 
     appearance: Float32[Array, "T N A"]
-    background: Float32[Array, "T A"]  # of the frame as a whole
+    background: Float32[Array, "T A"]  # appearance of the frame as a whole
 
 
 def pool(
     features: dict[str, Float[Array, "T _ _ _"]], masks: Masks, positions: int
 ) -> dict[str, PooledFeatures]:
-    """Pools the features that `Appearance` uses.
+    """Pools the features that `AppearanceEncoder` uses.
 
     Projection commutes with averaging, so the maps are pooled first, which is much
     cheaper.
 
     Args:
-      features: of the backbone, including `STAGES`.
+      features: features of the backbone, including `STAGES`.
       masks: see the type.
       positions: length of position embeddings; 0 for none.
     """
@@ -111,7 +111,7 @@ class Projection(nn.Module):
         return x @ kernel + weight[..., None] * bias.reshape(*(1,) * (x.ndim - 1), -1)
 
 
-class Appearance(nn.Module):
+class AppearanceEncoder(nn.Module):
     """Appearance of detections, from features under their masks.
 
     Attributes:
@@ -135,17 +135,17 @@ class Appearance(nn.Module):
         """Returns the appearance features of frames.
 
         Args:
-          pooled: of each map.
+          pooled: pooled features of each map.
           valid: existing detections; all others get zeros.
         """
         appearance, means = [], []
         for name in STAGES:
             project, part = self.projections[name], pooled[name]
-            own = project(part.appearance, part.weights)
+            projected = project(part.appearance, part.weights)
             mean = project(part.mean, jnp.ones(part.mean.shape[:1], jnp.float32))
             if part.places.shape[-1]:
-                own, mean = own + part.places, mean + part.mean_place
-            appearance.append(own)
+                projected, mean = projected + part.places, mean + part.mean_place
+            appearance.append(projected)
             means.append(mean)
         background = jnp.concatenate(means, axis=-1)
         if self.describe_background:

@@ -91,15 +91,15 @@ def allocate(
       best: detection of each track.
       begins: detections that start a track. Those beyond the free slots are lost.
     """
-    there = status != FREE
-    free = ~there
+    exists = status != FREE
+    free = ~exists
     place = jnp.cumsum(free) - 1  # index of each free slot among the free ones
     rank = jnp.cumsum(begins) - 1  # index of each detection that starts a track
     born = free & (place < begins.sum())
     first = (begins[None] & (rank[None] == place[:, None])).argmax(axis=1)
     seen = jnp.where(matched, ACTIVE, INACTIVE)
     return Decision(
-        jnp.where(born, ACTIVE, jnp.where(there, seen, FREE)).astype(jnp.int32),
+        jnp.where(born, ACTIVE, jnp.where(exists, seen, FREE)).astype(jnp.int32),
         born,
         jnp.where(born, first, best).astype(jnp.int32),
         jnp.maximum(begins.sum() - free.sum(), 0).astype(jnp.int32),
@@ -108,7 +108,7 @@ def allocate(
 
 def description_scores(
     appearance: Float32[Array, "M A"],
-    there: Bool[Array, "M"],
+    exists: Bool[Array, "M"],
     x: Float32[Array, "N A"],
     valid: Bool[Array, "N"],
 ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
@@ -118,16 +118,16 @@ def description_scores(
     products.
 
     Args:
-      appearance: of the tracks.
-      there: existing tracks.
+      appearance: appearance of the tracks.
+      exists: existing tracks.
       x: appearance of the detections.
       valid: existing detections.
     """
-    products = jnp.where(there[:, None], appearance @ x.T, NEVER)
+    products = jnp.where(exists[:, None], appearance @ x.T, NEVER)
     logits = jnp.concatenate([products, jnp.zeros_like(products[:1])])
     found = jax.nn.log_softmax(logits, axis=0)
     found = jnp.where(valid[None], found, NEVER)
-    return jnp.where(there[:, None], found[:-1], NEVER), found[-1]
+    return jnp.where(exists[:, None], found[:-1], NEVER), found[-1]
 
 
 def add_cues(

@@ -41,7 +41,7 @@ from vis_jax.ops.gaussian import VarianceRule
 from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_LOGIT_BIAS = -2.1  # of the two decisions, as in the released code
+_LOGIT_BIAS = -2.1  # initial bias of both decisions, as in the released code
 _ABSENT = -10.0  # logit of a match with no track
 
 
@@ -72,7 +72,7 @@ class Settings:
     variance: VarianceRule = "released"  # weight of the squared difference in Eq. 4b
     fixed_variance: bool = False  # fixed initial variance, as in the released code
     looks_from_zero: bool = False  # first update from a zero mean: the released code
-    keep_boxes: bool = True  # of tracks out of sight; False: the released code
+    keep_boxes: bool = True  # for tracks out of sight; False: as in the released code
 
     def __post_init__(self) -> None:
         if self.feedback and self.recurrence != "lstm":
@@ -112,7 +112,7 @@ class Memory(NamedTuple):
     hidden: Float32[Array, "M D"]
     cell: Float32[Array, "M D"]
     boxes: Float32[Array, "M 4"]
-    empty_hidden: Float32[Array, "D"]  # of the empty track
+    empty_hidden: Float32[Array, "D"]  # hidden state of the empty track
     empty_cell: Float32[Array, "D"]
     appearance: TrackAppearance  # the empty track is the last row
     lost: Int32[Array, ""]  # new objects without a free slot
@@ -122,7 +122,7 @@ class FrameDecisions(NamedTuple):
     """Decisions on a frame; logits are NEVER where there is nothing to decide."""
 
     match_logits: Float32[Array, "*L M N"]
-    start_logits: Float32[Array, "*L N"]  # that a detection is a new object
+    start_logits: Float32[Array, "*L N"]  # logit of each detection showing a new object
     pairs: Bool[Array, "*L M N"]  # existing tracks x detections
     status: Int32[Array, "*L M"]  # after the frame
     born: Bool[Array, "*L M"]  # tracks that start in this frame
@@ -334,9 +334,9 @@ class TrackGraph(nn.Module):
         self, memory: Memory, frame: GraphFrame, cues: bool
     ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
         """Returns the scores of heuristic decisions."""
-        there = memory.status != FREE
+        exists = memory.status != FREE
         match, start = description_scores(
-            memory.appearance.mean[:-1], there, frame.appearance, frame.valid
+            memory.appearance.mean[:-1], exists, frame.appearance, frame.valid
         )
         if cues:
             own = self.classify(memory.hidden)[:, 1:].argmax(axis=1)
@@ -365,15 +365,15 @@ class TrackGraph(nn.Module):
     ) -> Memory:
         """Updates the tracks after the decisions, section 3.5."""
         active, born = decision.status == ACTIVE, decision.born[:, None]
-        there = (decision.status != FREE)[:, None]
+        exists = (decision.status != FREE)[:, None]
         entering = jnp.where(born, said.newcomers[decision.chosen], said.tracks)
         hidden, cell = self.recurrence(
-            jnp.where(there, entering, 0.0), memory.hidden, memory.cell
+            jnp.where(exists, entering, 0.0), memory.hidden, memory.cell
         )
         empty_hidden, empty_cell = self.empty_recurrence(
             said.empty, memory.empty_hidden, memory.empty_cell
         )
-        hidden, cell = jnp.where(there, hidden, 0.0), jnp.where(there, cell, 0.0)
+        hidden, cell = jnp.where(exists, hidden, 0.0), jnp.where(exists, cell, 0.0)
         away = memory.boxes if self.settings.keep_boxes else 0.0
         appearance = memory.appearance
         if self._models_appearance:

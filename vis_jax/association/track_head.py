@@ -19,7 +19,7 @@ _NORMAL = nn.initializers.normal(0.01)
 class Settings:
     """`model.track_head`."""
 
-    width: Count = 1024  # of the embedding
+    width: Count = 1024  # size of the embedding
     # IoU with its object above which a region trains the head; 0.5 in the released
     # code, 0.7 in the text. Regions below 0.5 are of no use to any head.
     positive: Annotated[float, Range(least=0.5, most=1)] = 0.5
@@ -29,14 +29,14 @@ class Settings:
 class OptionalSettings(Settings):
     """`model.track_head` of detectors for which it is optional."""
 
-    width: Natural = 0  # of the embedding; 0 = no track head
+    width: Natural = 0  # size of the embedding; 0 = no track head
 
 
 class TrackHead(nn.Module):
     """Two layers with a ReLU in between and, as in the released code, none after.
 
     Attributes:
-      width: of both layers; 1024 in the paper.
+      width: width of both layers; 1024 in the paper.
     """
 
     width: int

@@ -26,7 +26,7 @@ class Settings:
     # False: the detection's logits, with a bonus inside its box, as used for feature
     # pooling; no parameters.
     reweight: bool = True
-    channels: Count = 16  # of the embedding and the hidden map
+    channels: Count = 16  # channels of the embedding and the hidden map
     # Mask logit that a track must exceed to win a pixel; 10 in the released code.
     background: Annotated[float, Range()] = 0.0
 
@@ -55,18 +55,19 @@ class MaskReweighting(nn.Module):
 
         Args:
           logits, inside: mask and box of each active track's detection.
-          embeds: of the tracks, after the frame.
+          embeds: embeddings of the tracks, after the frame.
           active: tracks in the frame; all others get `ABSENT`.
         """
-        there = active[:, None, None]
+        is_active = active[:, None, None]
         maps = [
-            jnp.where(there, x, ABSENT) for x in (logits, inside.astype(jnp.float32))
+            jnp.where(is_active, x, ABSENT)
+            for x in (logits, inside.astype(jnp.float32))
         ]
         embeds = nn.relu(linear(embeds, self.channels, "embedding"))
         x = _First(self.channels, name="conv1")(jnp.stack(maps, axis=-1), embeds)
         init = torch_uniform(9 * self.channels)
         conv = Conv(1, 3, use_bias=True, kernel_init=init, bias_init=init, name="conv2")
-        return jnp.where(there, conv(nn.relu(x))[..., 0], ABSENT)
+        return jnp.where(is_active, conv(nn.relu(x))[..., 0], ABSENT)
 
 
 class _First(nn.Module):

@@ -36,7 +36,7 @@ class Observation(NamedTuple):
     """Appearance of tracks observed in one frame."""
 
     appearance: Float32[Array, "R A"]
-    embeds: Float32[Array, "R D"]  # of this frame, after the recurrence
+    embeds: Float32[Array, "R D"]  # this frame's embeddings, after the recurrence
     active: Bool[Array, "R"]  # tracks present in the frame
     born: Bool[Array, "R"]  # tracks that start in this frame; they are active
 

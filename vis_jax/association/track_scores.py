@@ -54,15 +54,15 @@ def count(
       linked: the decisions on them.
     """
     real = frames.real[:, None]
-    there = (real & (linked.status != FREE)).astype(jnp.float32)
+    exists = (real & (linked.status != FREE)).astype(jnp.float32)
     probs = jax.nn.softmax(linked.class_logits)[..., 1:]
     active = (real & (linked.status == ACTIVE)).astype(jnp.float32)
     logits = jnp.take_along_axis(frames.logits, linked.chosen[..., None], axis=1)
     scores = jnp.take_along_axis(frames.scores, linked.chosen, axis=1)
     return TrackScoreSums(
-        tally.frames + there.sum(axis=0),
-        tally.track_votes + (_one_hot(probs) * there[..., None]).sum(axis=0),
-        tally.track_scores + (probs.max(axis=-1) * there).sum(axis=0),
+        tally.frames + exists.sum(axis=0),
+        tally.track_votes + (_one_hot(probs) * exists[..., None]).sum(axis=0),
+        tally.track_scores + (probs.max(axis=-1) * exists).sum(axis=0),
         tally.seen + active.sum(axis=0),
         tally.votes + (_one_hot(logits[..., 1:]) * active[..., None]).sum(axis=0),
         tally.scores + (scores * active).sum(axis=0),
@@ -91,8 +91,8 @@ def class_probs(
     """Returns the score of each track at its class; all other classes get 0.
 
     Args:
-      tally: of all frames.
-      class_logits: of the tracks after the last frame.
+      tally: tally of all frames.
+      class_logits: class logits of the tracks after the last frame.
       rule: see the type.
     """
     probs = jax.nn.softmax(class_logits)[:, 1:]

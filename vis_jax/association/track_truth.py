@@ -139,7 +139,7 @@ def class_targets(
 
     Args:
       tracks: see the type.
-      labels: of the objects, 0 .. K - 1; class 1 of the network is label 0.
+      labels: labels of the objects, 0 .. K - 1; class 1 of the network is label 0.
       known: objects to train; tracks of all others are background, too.
       duplicates: later tracks of an object get its class, as in the released code;
         False: background, as in the paper.
@@ -155,7 +155,7 @@ def scored_tracks(
     """Returns the frames in which each track's class is trained.
 
     Args:
-      status: of the slots after the frame, 0 where free.
+      status: status of the slots after the frame, 0 where free.
       tracks: see the type.
       birth_frame: include the frame that opened the track, as in the paper; False: only
         later ones, as in the released code.

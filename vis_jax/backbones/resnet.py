@@ -23,7 +23,7 @@ class Variant(NamedTuple):
     """Blocks per stage, channels of the first stage, block type.
 
     Attributes:
-      groups: of the 3x3 convolutions.
+      groups: groups of the 3x3 convolutions.
       group_width: channels per group in the first stage, for a `width` of 64.
     """
 
@@ -77,7 +77,7 @@ class Block(nn.Module):
     Attributes:
       width: channels; for bottlenecks a quarter of the output's.
       inner: channels of a bottleneck's 3x3 convolution.
-      groups: of that convolution.
+      groups: groups of that convolution.
       deform: None, or whether the deformable convolution is modulated.
     """
 

@@ -20,7 +20,7 @@ from vis_jax.ops.rotary import Rotary, resize_table, rotary_positions
 from vis_jax.settings import Count, Natural, OneOf, Range, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
-_EPSILON = {"dinov2": 1e-6, "dinov3": 1e-5}  # of all layer norms
+_EPSILON = {"dinov2": 1e-6, "dinov3": 1e-5}  # for all layer norms
 
 
 class Variant(NamedTuple):
@@ -56,7 +56,7 @@ class Settings:
     # Sizes other than the variant's, for files of other models; None = the variant's.
     dim: Count | None = None  # channels
     depth: Count | None = None  # blocks
-    heads: Count | None = None  # of the attention
+    heads: Count | None = None  # attention heads
     remat: bool = False  # recompute blocks in the backward pass: less memory
 
     def __post_init__(self) -> None:

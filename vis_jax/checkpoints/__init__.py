@@ -34,14 +34,14 @@ def find_weights(path: str | os.PathLike) -> str:
     if not isinstance(path, str):
         return os.path.join(os.curdir, text)
     known = shipped()
-    here = os.path.lexists(text)
-    if text in known and here:
+    exists = os.path.lexists(text)
+    if text in known and exists:
         raise ValueError(
             f"{text}: expected one model, got two of this name; write"
             f" {os.path.join(os.curdir, text)} for the one in the current folder and"
             f" {known[text]} for the weights that come with vis_jax"
         )
-    if here:
+    if exists:
         return text
     if text not in known:
         raise ValueError(

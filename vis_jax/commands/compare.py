@@ -31,14 +31,14 @@ from absl import flags
 from vis_jax.commands import compare_tables, parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.evaluate import fingerprint, open_split, tested_on
-from vis_jax.commands.vary import Variant, variants
+from vis_jax.commands.vary import VariedConfig, variants
 from vis_jax.paths import on_disk
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.first_videos import FirstVideos
     from vis_jax.commands.run_settings import RunSettings
-    from vis_jax.compare.oracles import MatchRule
+    from vis_jax.compare.oracles import OracleRule
     from vis_jax.compare.table import Row
     from vis_jax.systems import BuildDetector
     from vis_jax.systems.detect_then_track import Detector, TestSettings
@@ -95,9 +95,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Runs the comparison."""
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.compare.oracles import MatchRule, check_rule
+    from vis_jax.compare.oracles import OracleRule, check_rule
 
-    rule = MatchRule(values.oracle_iou, values.oracle_least)
+    rule = OracleRule(values.oracle_iou, values.oracle_least)
     check_rule(rule)
     tables = _tables(values.tables, bool(values.vary))
     config = read_config(values)
@@ -112,7 +112,9 @@ def run(values: flags.FlagValues) -> None:
         with_classes(one, len(dataset.categories))
         for one in (config, *(variant.config for variant in varied))
     )
-    varied = [Variant(old.name, new) for old, new in zip(varied, others, strict=True)]
+    varied = [
+        VariedConfig(old.name, new) for old, new in zip(varied, others, strict=True)
+    ]
     variables = parts.load_model(parts.build_system(config), checkpoint)
     comparison = Comparison(config, variables, tables, rule, varied)
     report = compare_split(comparison, dataset, output)
@@ -136,8 +138,8 @@ class Comparison(NamedTuple):
     config: "RunSettings"
     variables: dict
     tables: list[str]
-    rule: "MatchRule"
-    varied: list[Variant]
+    rule: "OracleRule"
+    varied: list[VariedConfig]
 
 
 def compare_split(comparison: Comparison, dataset: "FirstVideos", output: Path) -> dict:

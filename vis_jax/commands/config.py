@@ -60,8 +60,8 @@ def sections(
     for name, field in fields_of(type(settings)).items():
         value = getattr(settings, name)
         if dataclasses.is_dataclass(value):
-            own = field.default if default is None else getattr(default, name)
-            same = own if type(own) is type(value) else None
+            usual = field.default if default is None else getattr(default, name)
+            same = usual if type(usual) is type(value) else None
             yield from sections(value, f"{path}.{name}" if path else name, same)
 
 

@@ -24,7 +24,7 @@ from vis_jax.commands.config_file import (
     saved_in,
     set_field,
 )
-from vis_jax.settings import CONFIG_FILE, Field, fields_of, union_of
+from vis_jax.settings import CONFIG_FILE, SettingField, fields_of, union_of
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
@@ -85,9 +85,9 @@ def read_config(values: flags.FlagValues) -> "RunSettings":
     folder = values[flag].value
     if not folder:
         raise ValueError(f"--config: {expected}, got none")
-    there = "no such file" if epath.Path(folder).is_dir() else "no such folder"
+    why = "no such file" if epath.Path(folder).is_dir() else "no such folder"
     raise ValueError(
-        f"--config: {expected}, or a --{flag} with {CONFIG_FILE}; got {folder}: {there}"
+        f"--config: {expected}, or a --{flag} with {CONFIG_FILE}; got {folder}: {why}"
     )
 
 
@@ -146,7 +146,7 @@ def _with_optional(recipe: dict, run: Any, arguments: list[str]) -> dict:
     return recipe
 
 
-def _field_at(settings: Any, path: list[str]) -> Field | None:
+def _field_at(settings: Any, path: list[str]) -> SettingField | None:
     """Returns the field at a path, or None."""
     for part in path[:-1]:
         settings = getattr(settings, part, None)

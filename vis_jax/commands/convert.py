@@ -24,7 +24,7 @@ from vis_jax.commands.config_flag import define_config, read_config
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
-    from vis_jax.converters.files import Source
+    from vis_jax.converters.files import WeightsSource
     from vis_jax.systems.system import System
 
 RECORD = "conversion.json"
@@ -131,7 +131,7 @@ def _check(values: flags.FlagValues) -> epath.Path:
 
 
 def _check_unseen(
-    values: flags.FlagValues, source: "Source", config: "RunSettings"
+    values: flags.FlagValues, source: "WeightsSource", config: "RunSettings"
 ) -> tuple[str, ...]:
     """Checks properties not visible in shapes; returns lines for the report.
 
@@ -175,7 +175,9 @@ def fields_of_model(config: "RunSettings") -> dict[str, Any]:
     }
 
 
-def _labels(values: flags.FlagValues, source: "Source", config: "RunSettings") -> tuple:
+def _labels(
+    values: flags.FlagValues, source: "WeightsSource", config: "RunSettings"
+) -> tuple:
     """Reads the classes from the config.json beside the weights, with ids 1, 2, ..
 
     They are used only for a model with the same number of classes.

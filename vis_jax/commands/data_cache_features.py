@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from data_pipeline.settings import Settings as DataSettings
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
-    from vis_jax.training.features import Features, View
+    from vis_jax.training.features import FrameView, StoredFeatures
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -52,7 +52,7 @@ def run(values: flags.FlagValues) -> None:
     from vis_jax.settings import read_settings, to_dict
 
     folder = on_disk("--output", values.output)
-    # As training will have them: its rules are checked before anything is computed.
+    # Checks the settings by the rules of training before anything is computed.
     fields = to_dict(config.data) | {"features": str(folder)}
     data = read_settings(type(config.data), fields, "data")
     _cache(config, data, folder)
@@ -63,13 +63,13 @@ def _cache(config: "RunSettings", data: "DataSettings", folder: Path) -> None:
 
     from data_pipeline.datasets.by_name import make_training_set
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.training.features import Features, feature_shape
+    from vis_jax.training.features import StoredFeatures, feature_shape
 
     dataset = make_training_set(data)
     config = with_classes(config, len(dataset.categories))
     system = parts.build_system(config)
     encoder = parts.frozen_encoder(system)
-    features = Features(folder, encoder, data, dataset.videos)
+    features = StoredFeatures(folder, encoder, data, dataset.videos)
     shape = feature_shape(encoder, parts.shapes_of(system), data.canvas)
     todo = features.missing()
     _check_space(features, todo, dataset, shape, folder)
@@ -92,9 +92,9 @@ def _cache(config: "RunSettings", data: "DataSettings", folder: Path) -> None:
 
 
 def _clips(
-    dataset: "Dataset", data: "DataSettings", todo: "list[tuple[int, View]]"
+    dataset: "Dataset", data: "DataSettings", todo: "list[tuple[int, FrameView]]"
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the frames of videos and views in order, in clips as training has them."""
+    """Yields the frames of each video and view, in clips of training size."""
     from data_pipeline.clip_sampling import ClipPlan
     from data_pipeline.pipeline import planned_clips
 
@@ -132,8 +132,8 @@ def _variables(config: "RunSettings", system: "System") -> dict:
 
 
 def _check_space(
-    features: "Features",
-    todo: "list[tuple[int, View]]",
+    features: "StoredFeatures",
+    todo: "list[tuple[int, FrameView]]",
     dataset: "Dataset",
     shape: tuple[int, int, int],
     folder: Path,
@@ -144,8 +144,10 @@ def _check_space(
         * int(features.inside(view.size).sum())
         for index, view in todo
     )  # fmt: skip
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(
+        path for path in (folder, *folder.absolute().parents) if path.exists()
+    )
+    free = shutil.disk_usage(existing).free
     print(
         f"features      {len(todo)} views of {len({index for index, _ in todo})} videos"
         f" to write, {short_number(needed)}B; {short_number(free)}B are free"
@@ -153,6 +155,6 @@ def _check_space(
     if needed > free:
         raise ValueError(
             f"--output: expected {short_number(needed)}B of free space, got"
-            f" {short_number(free)}B; fewer data.short_side, or data.flip=0, are fewer"
-            " views"
+            f" {short_number(free)}B; fewer values of data.short_side, or data.flip=0,"
+            " make fewer views"
         )

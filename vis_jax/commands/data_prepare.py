@@ -41,10 +41,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     del arguments
     texts = {
         "source": (None, "folder to read"),
-        "output": (
-            None,
-            "folder to write, outside the source; the same for all splits",
-        ),
+        "output": (None, "folder to write, outside the source, shared by all splits"),
         "split": ("train", "split to look for in the source and to write"),
         "category": ("object", "name of the only category of DAVIS, SA-V and SAM 3"),
         "contact_sheet": (
@@ -197,9 +194,9 @@ def train_command(output: Path, split: str) -> str:
     from data_pipeline.datasets.held_out import draw_held_out
     from data_pipeline.datasets.ytvis_json import read_annotations
 
-    there = [file.parent.name for file in sorted(output.glob("*/instances.json"))]
-    trained = "train" if "train" in there else split
-    tested = next((s for s in VALIDATION if s in there and s != trained), None)
+    splits = [file.parent.name for file in sorted(output.glob("*/instances.json"))]
+    trained = "train" if "train" in splits else split
+    tested = next((s for s in VALIDATION if s in splits and s != trained), None)
     words = [f"--config.data.split={trained}"] if trained != "train" else []
     if tested is not None:
         words += ["--config.data.held_out_share=0", f"--config.test.split={tested}"]

@@ -31,7 +31,7 @@ CODECS = ("h264", "hevc", "vp9", "av1")  # the most common ones
 VARIABLES = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "XLA_FLAGS", "LD_LIBRARY_PATH")
 
 
-class Line(NamedTuple):
+class CheckResult(NamedTuple):
     """Result of one check."""
 
     name: str
@@ -62,11 +62,11 @@ def run(values: flags.FlagValues) -> None:
         wrong += [] if line.fine else [line.name]
     if wrong:
         raise ValueError(
-            f"doctor: expected that all works, got ! at {', '.join(wrong)}"
+            f"doctor: expected all checks to pass, got ! at {', '.join(wrong)}"
         )
 
 
-def look(workdir: str) -> Iterator[Line]:
+def look(workdir: str) -> Iterator[CheckResult]:
     """Yields all lines; missing components raise no error."""
     yield from versions()
     yield machine()
@@ -78,32 +78,37 @@ def look(workdir: str) -> Iterator[Line]:
     yield from extras()
 
 
-def tried(name: str, lines: Callable[[], Sequence[Line]]) -> Sequence[Line]:
+def tried(
+    name: str, lines: Callable[[], Sequence[CheckResult]]
+) -> Sequence[CheckResult]:
     """Runs a check; returns a line with the error if it fails."""
     try:
         return lines()
     except Exception as error:  # any library may fail, which is to be reported
         text = " ".join(str(error).split()) or type(error).__name__
-        return [Line(name, f"{type(error).__name__}: {text:.300}", False)]
+        return [CheckResult(name, f"{type(error).__name__}: {text:.300}", False)]
 
 
-def versions() -> list[Line]:
+def versions() -> list[CheckResult]:
     """Lists versions of this library, Python and the dependencies."""
     found = [(name, version_of(name)) for name in PACKAGES]
     texts = [f"{name} {version}" for name, version in found if version]
-    there = {name for name, version in found if version}
-    tensorflow = there & {"tensorflow", "tensorflow-cpu"}
-    missing = [name for name in PACKAGES if name not in there]
+    installed = {name for name, version in found if version}
+    tensorflow = installed & {"tensorflow", "tensorflow-cpu"}
+    missing = [name for name in PACKAGES if name not in installed]
     if tensorflow:  # one of the two is enough
         missing = [name for name in missing if not name.startswith("tensorflow")]
     system = f"{platform.system()} {platform.machine()}"
     return [
-        Line(
+        CheckResult(
             "vis_jax",
             f"{__version__}, Python {platform.python_version()}, {system}",
         ),
-        Line("packages", ", ".join(texts)),
-        *(Line("packages", f"{name} is not installed", False) for name in missing),
+        CheckResult("packages", ", ".join(texts)),
+        *(
+            CheckResult("packages", f"{name} is not installed", False)
+            for name in missing
+        ),
     ]
 
 
@@ -115,24 +120,24 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def machine() -> Line:
+def machine() -> CheckResult:
     """Reports usable cores, and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGABYTE
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
-    return Line("machine", f"{cores} of {os.cpu_count()} cores, {memory:.0f} GB")
+    return CheckResult("machine", f"{cores} of {os.cpu_count()} cores, {memory:.0f} GB")
 
 
-def environment() -> list[Line]:
+def environment() -> list[CheckResult]:
     """Lists environment variables that affect JAX."""
     return [
-        Line("environment", f"{name}={os.environ[name].strip()}")
+        CheckResult("environment", f"{name}={os.environ[name].strip()}")
         for name in VARIABLES
         if name in os.environ
     ]
 
 
-def devices() -> list[Line]:
+def devices() -> list[CheckResult]:
     """Lists JAX devices, after a small computation on each."""
     import jax
     import jax.numpy as jnp
@@ -145,24 +150,24 @@ def devices() -> list[Line]:
         memory = (device.memory_stats() or {}).get("bytes_limit")
         size = f", {memory / GIGABYTE:.0f} GB" if memory else ""
         name = f"{device.platform} {device.id}: {device.device_kind}{size}"
-        lines.append(Line("devices", name, total == 28.0))
-    there = gpus_here(os.environ)
-    if there and jax.default_backend() == "cpu":
-        text = f"the machine has GPUs ({there}), JAX sees none: pip install '.[cuda13]'"
-        lines.append(Line("devices", text, False))
+        lines.append(CheckResult("devices", name, total == 28.0))
+    gpus = gpus_here(os.environ)
+    if gpus and jax.default_backend() == "cpu":
+        text = f"the machine has GPUs ({gpus}), JAX sees none: pip install '.[cuda13]'"
+        lines.append(CheckResult("devices", text, False))
     return lines
 
 
-def plugins() -> Line:
+def plugins() -> CheckResult:
     """Lists JAX plugins for devices other than the CPU."""
     found = importlib.metadata.entry_points(group="jax_plugins")
     texts = [
         f"{one.name} {one.dist.version}" if one.dist else one.name for one in found
     ]
-    return Line("plugins", ", ".join(sorted(texts)) or "none: the CPU alone")
+    return CheckResult("plugins", ", ".join(sorted(texts)) or "none: the CPU alone")
 
 
-def codecs() -> list[Line]:
+def codecs() -> list[CheckResult]:
     """Reports codecs that PyAV can read, and the encoder of predict."""
     import av
 
@@ -173,8 +178,8 @@ def codecs() -> list[Line]:
     text = f"reads {', '.join(found)}" + (f"; not {', '.join(missing)}" * bool(missing))
     writer = next((name for name in WRITERS if name in av.codecs_available), None)
     return [
-        Line("videos", text, bool(found)),
-        Line("videos", f"writes mp4 with {writer}", writer is not None),
+        CheckResult("videos", text, bool(found)),
+        CheckResult("videos", f"writes mp4 with {writer}", writer is not None),
     ]
 
 
@@ -183,7 +188,7 @@ def places(workdir: str) -> list[tuple[str, str]]:
     return [("disk", workdir), ("temporary", tempfile.gettempdir())]
 
 
-def disk(name: str, path: str) -> Line:
+def disk(name: str, path: str) -> CheckResult:
     """Reports free disk space for a folder, or its first existing parent."""
     place = os.path.abspath(path)
     while not os.path.isdir(place):
@@ -191,16 +196,16 @@ def disk(name: str, path: str) -> Line:
     free = shutil.disk_usage(place).free / GIGABYTE
     writable = os.access(place, os.W_OK)
     text = f"{free:.0f} GB free in {place}{'' if writable else ', not writable'}"
-    return Line(name, text, writable and free >= LITTLE)
+    return CheckResult(name, text, writable and free >= LITTLE)
 
 
-def extras() -> list[Line]:
+def extras() -> list[CheckResult]:
     """Lists the extras of setup.cfg and their missing packages, not as failures."""
     lines = []
     for name, packages in sorted(optional_packages().items()):
         missing = [one for one in packages if version_of(one) is None]
         text = f"needs {', '.join(missing)}" if missing else "installed"
-        lines.append(Line(f"[{name}]", text))
+        lines.append(CheckResult(f"[{name}]", text))
     return lines
 
 

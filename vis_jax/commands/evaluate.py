@@ -205,8 +205,8 @@ def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
     """Describes the evaluated videos in one line: held out, or seen in training.
 
     Args:
-      config: of the run.
-      dataset: as `open_split` finds it.
+      config: config of the run.
+      dataset: data set from `open_split`.
     """
     data, split, count = config.data, config.test.split, len(dataset.videos)
     videos = f"{count} video{'s' if count != 1 else ''}"
@@ -216,7 +216,7 @@ def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
     if split in ("train", "all", data.split):
         return (
             f"tested on     {videos} of {data.split}, the training set: this says"
-            " nothing of other videos"
+            " nothing about other videos"
         )
     return f"tested on     {videos} of {split}"
 
@@ -283,7 +283,7 @@ def evaluate_shard(
     """Predicts one share of a data set into a partial file."""
     import jax
 
-    from vis_jax.commands.processes import Progress
+    from vis_jax.commands.processes import SharedProgress
     from vis_jax.evaluate.infer import make_streams
     from vis_jax.evaluate.loop import evaluate_share
     from vis_jax.evaluate.shares import divide, partial_name, summary
@@ -294,7 +294,7 @@ def evaluate_shard(
         print(f"videos        {summary(lengths, shares, unit='frames')}", flush=True)
     several = jax.process_count() > 1
     total = len(lengths) if several else len(shares[share.number - 1])
-    with Progress("evaluate", total) as progress:
+    with SharedProgress("evaluate", total) as progress:
         try:
             evaluate_share(
                 dataset,
@@ -370,8 +370,8 @@ def check_seen_by_all(output: Path) -> None:
             marker = NamedTemporaryFile(prefix=".shared-", dir=output)  # noqa: SIM115
             names = [Path(removing.enter_context(marker).name).name]
         (name,) = all_texts("marker in --output", names)
-        own = f"process {index} on {socket.gethostname()}"
-        blind = [] if (output / name).exists() else [own]
+        label = f"process {index} on {socket.gethostname()}"
+        blind = [] if (output / name).exists() else [label]
         blind = all_texts("blind to --output", blind)
     if blind:
         raise ValueError(

@@ -29,7 +29,7 @@ from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.export_format import Format, WrittenExport
+from vis_jax.commands.export_format import ExportFormat, WrittenExport
 from vis_jax.commands.numbers import short_number
 from vis_jax.export.agreement import Agreement, Tolerance, compare
 from vis_jax.paths import is_incomplete, written_locally
@@ -126,8 +126,8 @@ def run(values: flags.FlagValues) -> None:
     _report(values.output, files, lines, agreement)
 
 
-def _format(name: str) -> Format:
-    return cast(Format, importlib.import_module(FORMATS[name]))
+def _format(name: str) -> ExportFormat:
+    return cast(ExportFormat, importlib.import_module(FORMATS[name]))
 
 
 def _check(values: flags.FlagValues) -> None:
@@ -162,7 +162,7 @@ def _check_int8(values: flags.FlagValues) -> None:
     if values.layout:
         raise ValueError(
             f"--dtype: expected float32 or bfloat16 with --layout {values.layout},"
-            " whose readers know no scales, got int8"
+            " whose readers do not support int8 scales, got int8"
         )
     if importlib.util.find_spec("qwix") is None:
         raise ValueError(

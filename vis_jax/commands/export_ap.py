@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.results.frame import Stream
 
-SPLIT = "val"  # of moving shapes, never used for training
+SPLIT = "val"  # split of moving shapes, never used for training
 
 
 def videos_for(

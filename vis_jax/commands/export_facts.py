@@ -30,7 +30,7 @@ def facts_of(
     """
     from vis_jax.params import flatten
 
-    step, own = _step(epath.Path(workdir), epath.Path(checkpoint))
+    step, in_run = _step(epath.Path(workdir), epath.Path(checkpoint))
     config = model.config
     leaves: list[Any] = [*flatten(model.variables["params"]).values()]
     return Facts(
@@ -41,7 +41,7 @@ def facts_of(
         data=_data(config.data),
         recipe=_recipe(config),
         step=step,
-        scores=_scores(epath.Path(workdir), step) if own else {},
+        scores=_scores(epath.Path(workdir), step) if in_run else {},
     )
 
 
@@ -56,8 +56,8 @@ def _step(workdir: epath.Path, checkpoint: epath.Path) -> tuple[int | None, bool
     run, place = workdir.resolve(), checkpoint.resolve()
     if place == run / BEST:
         return _best_step(place / RECORD), True
-    own = place == run or place.is_relative_to(run / FOLDER)
-    return step_of(checkpoint), own
+    in_run = place == run or place.is_relative_to(run / FOLDER)
+    return step_of(checkpoint), in_run
 
 
 def _best_step(record: epath.Path) -> int | None:

@@ -50,7 +50,7 @@ class WrittenExport(NamedTuple):
 
 
 @runtime_checkable
-class Format(Protocol):
+class ExportFormat(Protocol):
     """A module that writes one format."""
 
     def define(self, values: flags.FlagValues) -> None:

@@ -93,13 +93,15 @@ def _check_style(
     Raises:
       ValueError: models of this layout have a different style.
     """
-    from vis_jax.converters.files import Source
+    from vis_jax.converters.files import WeightsSource
     from vis_jax.converters.style import style_of
 
     ours = fields.get("model.backbone.style")
     if ours is None or layout in ("swin", "vgg16", "osmn"):
         return ()
-    theirs = style_of(Source((Path("model"),), tensors, {}, None, (), ()), layout).style
+    theirs = style_of(
+        WeightsSource((Path("model"),), tensors, {}, None, (), ()), layout
+    ).style
     if theirs and theirs != ours:
         raise ValueError(
             f"--layout {layout}: expected model.backbone.style {theirs!r}, which its"

@@ -54,15 +54,15 @@ state = start.call()  # before the first clip
 clip = {
     "images": np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8),
     "frame_valid": np.ones(FRAMES, bool),
-    "size": np.array([HEIGHT, WIDTH], np.int32),  # of the content, at the top left
+    "size": np.array([HEIGHT, WIDTH], np.int32),  # size of the content, at the top left
     "start": np.int32(0),  # index of the first frame
-    "last": np.bool_(True),  # of the video
+    "last": np.bool_(True),  # whether this clip ends the video
 }
 state, predictions = step.call(variables, state, clip)
 ```"""
 _BATCHED = (
     "state, predictions = step",
-    """# Of any number of videos at once, along a first axis; here of two.
+    """# Any number of videos at once, along a leading axis; here two.
 state, clip = jax.tree.map(lambda x: np.stack([x, x]), (state, clip))
 state, predictions = step""",
 )

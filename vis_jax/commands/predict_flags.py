@@ -9,7 +9,7 @@ from vis_jax.commands import parts
 
 if TYPE_CHECKING:
     from vis_jax.predict.writer import RequestedOutputs
-    from vis_jax.visualize.colours import Style
+    from vis_jax.visualize.colours import DrawStyle
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -145,20 +145,20 @@ def read_wanted(values: flags.FlagValues) -> "RequestedOutputs":
     )
 
 
-def _style(values: flags.FlagValues) -> "Style":
+def _style(values: flags.FlagValues) -> "DrawStyle":
     """Returns the drawing style.
 
     Raises:
       ValueError: a number is out of range; names the flag.
     """
-    from vis_jax.visualize.colours import Style
+    from vis_jax.visualize.colours import DrawStyle
 
     limits = {"opacity": (0, 1), "line_width": (0, 100), "trails": (0, 100_000)}
     for name, (low, high) in limits.items():
         got = getattr(values, name)
         if not low <= got <= high:
             raise ValueError(f"--{name}: expected {low} .. {high}, got {got}")
-    return Style(
+    return DrawStyle(
         values.opacity, values.line_width, values.labels, values.boxes, values.trails
     )
 

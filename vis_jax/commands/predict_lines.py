@@ -75,5 +75,5 @@ def found_line(tracks: "Sequence[TrackEntry]", threshold: float) -> str:
         return f"0 of {len(tracks)} tracks reach {threshold:g}; the best has {what}"
     counts = Counter(track.label for track in shown).most_common()
     classes = ", ".join(f"{count} {label}" for label, count in counts)
-    of = f"{len(shown)} of {len(tracks)} tracks reach {threshold:g}"
-    return f"{of}: {classes}"
+    reached = f"{len(shown)} of {len(tracks)} tracks reach {threshold:g}"
+    return f"{reached}: {classes}"

@@ -23,7 +23,7 @@ UNSURE = 2.5
 
 
 def mode_is_set(values: flags.FlagValues) -> bool:
-    """Whether the command line sets the inference mode."""
+    """Returns whether the command line sets the inference mode."""
     return MODE in values and values[MODE].present > 0
 
 
@@ -143,15 +143,15 @@ def memory_line(program: "Program", source: "Source", test: "TestSettings") -> s
     place = place_frames((source.height, source.width), test, multiple=window.multiple)
     clip = blank_clip(window, place.canvas, count or 1)
     frames = clip.images.shape[0]
-    needed, there = program.memory(clip), machine_bytes()
+    needed, available = program.memory(clip), machine_bytes()
     each = f"{_size(needed / frames)} a frame"
     text = f"about {_size(needed)} for {_frames(frames)} at once, {each}"
-    if needed > UNSURE * there:
+    if needed > UNSURE * available:
         raise ValueError(
-            f"{source.path}: expected a video that fits into {_size(there)}, got"
+            f"{source.path}: expected a video that fits into {_size(available)}, got"
             f" {text}; --{MODE}=clip takes it clip by clip"
         )
-    return f"{text}; there are {_size(there)}"
+    return f"{text}; there are {_size(available)}"
 
 
 def _frames(count: int) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.evaluate.shares import Share
     from vis_jax.evaluate.spread import Left
-    from vis_jax.predict.many import OneVideo, Videos
+    from vis_jax.predict.many import FoundVideos, OneVideo
     from vis_jax.predict.part import Part
     from vis_jax.predict.source import Source
     from vis_jax.predict.writer import RequestedOutputs
@@ -39,10 +39,10 @@ class Job(NamedTuple):
     run_id: str  # digest of everything but the video that results depend on
     wanted: "RequestedOutputs"
     overwrite: bool
-    part: "Part"  # of each video
+    part: "Part"  # part of each video to read
 
 
-def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
+def predict_videos(values: flags.FlagValues, videos: "FoundVideos") -> None:
     """Predicts the videos of a folder or list; exits with SOME_FAILED if some fail.
 
     Raises:
@@ -103,8 +103,8 @@ def _predict(
     system = parts.build_system(config)
     variables = parts.load_model(system, checkpoint)
     ObjectFilter([name for _, name in categories], wanted.classes, wanted.tracks)
-    told = json.dumps([fingerprint(config, variables), categories, wanted, part])
-    run_id = hashlib.sha256(told.encode()).hexdigest()
+    inputs = json.dumps([fingerprint(config, variables), categories, wanted, part])
+    run_id = hashlib.sha256(inputs.encode()).hexdigest()
     job = Job(values.output, run_id, wanted, values.overwrite, part)
     shares = divide([video.size for video in videos], share.total)
     if jax.process_index() == 0:
@@ -124,7 +124,7 @@ def _predict_share(
     """Runs the videos of a share; returns whether one of any process failed."""
     import jax
 
-    from vis_jax.commands.processes import Progress, all_texts
+    from vis_jax.commands.processes import SharedProgress, all_texts
     from vis_jax.evaluate.shares import summary
     from vis_jax.evaluate.spread import spread
     from vis_jax.predict.formats import FORMATS
@@ -141,7 +141,7 @@ def _predict_share(
     waiting = [one for one in own if not one.finished(job.output, job.run_id, files)]
     count = len(own) - len(waiting)
     failed = []
-    with Progress("predict", len(videos) if several else len(own)) as progress:
+    with SharedProgress("predict", len(videos) if several else len(own)) as progress:
         progress.tell(count)
         devices = range(len(finders))
         workers = [partial(_try, job, partial(finders.find, k)) for k in devices]
@@ -216,7 +216,7 @@ def _print(kind: str, text: str) -> None:
 
 
 def _is_of(video: "OneVideo", error: OSError) -> bool:
-    """Whether the error names the video, or a file in it."""
+    """Returns whether the error names the video, or a file in it."""
     if not isinstance(error.filename, str | os.PathLike):
         return False
     return Path(error.filename).absolute().is_relative_to(Path(video.path).absolute())

@@ -118,7 +118,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise _TermError
 
 
-class Progress:
+class SharedProgress:
     """Progress over all processes.
 
     The first process shows it as a bar on a terminal, otherwise as occasional lines. A
@@ -146,7 +146,7 @@ class Progress:
         self._own = self._shown = 0
         self._looked = self._line = time.monotonic()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "SharedProgress":
         return self
 
     def __exit__(self, *unused: object) -> None:

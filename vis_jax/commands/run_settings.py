@@ -10,7 +10,7 @@ from data_pipeline.settings import Settings as DataSettings
 from vis_jax.settings import Natural, read_settings, section
 from vis_jax.systems import SYSTEMS
 from vis_jax.systems.system import TestSettings
-from vis_jax.training.run_config import RunSettings as LoopSettings
+from vis_jax.training.run_config import LoopSettings
 
 # Fields of `data` that select the videos of a data set.
 EVALUATED = ("name", "root", "split", "held_out", "held_out_share", "shapes")
@@ -104,5 +104,5 @@ def _kind(system: Any) -> type[RunSettings]:
 @functools.cache
 def _combined(system: str) -> type[RunSettings]:
     """Returns the settings class of a system, combined with the common ones."""
-    own = SYSTEMS[system].settings
-    return section(type(own.__name__, (own, RunSettings), {"__doc__": own.__doc__}))
+    kind = SYSTEMS[system].settings
+    return section(type(kind.__name__, (kind, RunSettings), {"__doc__": kind.__doc__}))

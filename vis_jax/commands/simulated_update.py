@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vis_jax.training.hlo import Collective
 
-_FIRST_TO_END = Path("/proc/self/oom_score_adj")  # of Linux; 1000: when memory is short
+# Linux; 1000: ended first when memory is short.
+_FIRST_TO_END = Path("/proc/self/oom_score_adj")
 
 
 def main() -> int:

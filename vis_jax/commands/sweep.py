@@ -156,7 +156,7 @@ def command_of(place: Path) -> list[str]:
 
 
 def is_finished(config: "RunSettings", place: Path) -> bool:
-    """Whether all evaluations of the last step exist."""
+    """Returns whether all evaluations of the last step exist."""
     return all(path.exists() for path in _score_files(config, place).values())
 
 
@@ -186,7 +186,7 @@ def summarise(seeds: Sequence[int], scores: Sequence[Mapping[str, float]]) -> di
     """Computes mean and spread of each metric that all runs have.
 
     Args:
-      seeds: of the runs.
+      seeds: seeds of the runs.
       scores: metrics of each run.
 
     Returns:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
     from vis_jax.training.evaluations import Evaluation
-    from vis_jax.training.features import Features
+    from vis_jax.training.features import StoredFeatures
     from vis_jax.training.profile import ProfileWindow
 
 COMPILE_SECONDS = 600  # default of --compile_seconds
@@ -170,33 +170,24 @@ def _train(
     import jax
 
     check_settings(config, workdir, accept_changes=accept_changes)
-    from data_pipeline.datasets.by_name import make_training_set
-    from data_pipeline.datasets.joint import JointClips
-    from data_pipeline.datasets.joint_videos import JointVideos
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.pictures import make_pictures
     from vis_jax.training.loop import train
 
     start, first = time.monotonic(), jax.process_index() == 0
-    if first:
-        print(f"data          opening {config.data.name} ..", flush=True)
-    dataset = make_training_set(config.data)
-    if first and isinstance(dataset, JointClips):
-        print(f"images        {dataset.summary()}")
-    if first and isinstance(dataset, JointVideos):
-        print(f"videos        {dataset.summary()}")
+    dataset = _open_data(config, say=first)
     config = with_classes(config, len(dataset.categories))
-    # Errors of evaluations are raised before the training.
+    # Opened before training, so that errors in their settings are raised now.
     evaluations = evaluations_of(config, dataset.categories, workdir)
     if first:
         print(data_line(dataset, time.monotonic() - start), flush=True)
     system = training_system(config)
     features = stored_features(config, system, dataset)
-    if (epath.Path(workdir) / parts.CATEGORIES_FILE).exists():  # then it is checked
-        parts.write_categories(workdir, dataset.categories)
+    if (epath.Path(workdir) / parts.CATEGORIES_FILE).exists():
+        parts.write_categories(workdir, dataset.categories)  # only compares
 
     def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        if jax.process_index() == 0:  # not before: the workdir may be another run's
+        if jax.process_index() == 0:  # by now the workdir is known to be this run's
             parts.write_categories(workdir, dataset.categories)
         return batches(dataset, config, start_step, features)
 
@@ -217,22 +208,38 @@ def _train(
     )
 
 
+def _open_data(config: "RunSettings", *, say: bool) -> "Dataset":
+    """Opens the training data; prints a line before and, if they are joint, after."""
+    from data_pipeline.datasets.by_name import make_training_set
+    from data_pipeline.datasets.joint import JointClips
+    from data_pipeline.datasets.joint_videos import JointVideos
+
+    if say:
+        print(f"data          opening {config.data.name} ..", flush=True)
+    dataset = make_training_set(config.data)
+    if say and isinstance(dataset, JointClips):
+        print(f"images        {dataset.summary()}")
+    if say and isinstance(dataset, JointVideos):
+        print(f"videos        {dataset.summary()}")
+    return dataset
+
+
 def stored_features(
     config: "RunSettings", system: "System", dataset: "Dataset"
-) -> "Features | None":
+) -> "StoredFeatures | None":
     """Opens `data.features`; None if there are none.
 
     Raises:
       ValueError: they are incomplete, or of other settings, videos or systems.
     """
     from vis_jax.paths import on_disk
-    from vis_jax.training.features import Features
+    from vis_jax.training.features import StoredFeatures
 
     folder = config.data.features
     if not folder:
         return None
     encoder, path = parts.frozen_encoder(system), on_disk("data.features", folder)
-    found = Features(path, encoder, config.data, dataset.videos)
+    found = StoredFeatures(path, encoder, config.data, dataset.videos)
     found.check_settings()
     found.check_complete()
     return found
@@ -252,8 +259,8 @@ def evaluations_of(
     """Returns the evaluation on `test`, then those of `evals`.
 
     Args:
-      config: of the run.
-      categories: of the training data.
+      config: config of the run.
+      categories: categories of the training data.
       workdir: results go to its folder `evaluation`.
 
     Raises:
@@ -283,15 +290,15 @@ def batches(
     dataset: "Dataset",
     config: "RunSettings",
     start_step: int,
-    features: "Features | None" = None,
+    features: "StoredFeatures | None" = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields this process's share of every batch from a step on.
 
     Args:
       dataset: to train on.
-      config: of the run.
+      config: config of the run.
       start_step: the first step.
-      features: those of the frames that batches have besides.
+      features: stored features of the frames, added to each batch.
     """
     import jax
 

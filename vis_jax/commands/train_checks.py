@@ -22,7 +22,7 @@ def check_settings(
       ValueError: a logger, schedule, regex, metric, mesh, batch size, number of
         microbatches, checkpoint, canvas or chunk is invalid; settings of the system are
         inconsistent; rules leave out a parameter or match none; or the run in the
-        workdir cannot go on with them, see `vis_jax.training.run.check_resumed`.
+        workdir cannot resume with them, see `vis_jax.training.run.check_resumed`.
     """
     from vis_jax.params import check_regexes
     from vis_jax.scoring import METRICS
@@ -96,11 +96,11 @@ def training_shapes(config: "RunSettings", system: "System", *, clips: int) -> "
 def _check_resumed(
     config: "RunSettings", workdir: str, start: int, *, accept: bool
 ) -> None:
-    """Checks the settings of a resumed run; changes are told later, when it begins."""
+    """Checks the settings of a resumed run; the run itself prints the changes."""
     from vis_jax.training.run import check_resumed
 
     named = (epath.Path(workdir) / parts.CATEGORIES_FILE).exists()
-    if named and not config.model.num_classes:  # the data, not yet opened, sets it
+    if named and not config.model.num_classes:  # set by the data, not yet opened
         count = len(parts.read_categories(workdir))
         model = dataclasses.replace(config.model, num_classes=count)
         config = dataclasses.replace(config, model=model)
@@ -110,8 +110,8 @@ def _check_resumed(
 def _check_rules(config: "RunSettings", system: "System", *, new: bool) -> None:
     """Checks that the rules of the optimiser and the mesh fit the parameters.
 
-    The model is traced for it, which takes seconds: only where a rule may not fit, and
-    not for moving shapes, which open at once, so that the run soon checks them itself.
+    This traces the model, which takes seconds, so it is skipped if all rules must fit,
+    and for moving shapes, which open at once, so that the run soon checks them itself.
     """
     from vis_jax.training.dry_run import batch_shapes
     from vis_jax.training.initial import check_rules, make_plan

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 _OF_DATA = ("split", "videos")
 
 
-class Variant(NamedTuple):
+class VariedConfig(NamedTuple):
     """A config with another value of one setting."""
 
     name: str  # name of the row, such as "short_side=96"
     config: "RunSettings"
 
 
-def variants(config: "RunSettings", given: list[str]) -> list[Variant]:
+def variants(config: "RunSettings", given: list[str]) -> list[VariedConfig]:
     """Returns the configs of `--vary`, in order.
 
     Args:
@@ -32,7 +32,7 @@ def variants(config: "RunSettings", given: list[str]) -> list[Variant]:
     Raises:
       ValueError: a text has another form, or a value is invalid.
     """
-    found: dict[str, Variant] = {}
+    found: dict[str, VariedConfig] = {}
     for text in given:
         path, _, values = text.partition("=")
         field = path.removeprefix("config.").removeprefix("test.")
@@ -50,7 +50,7 @@ def variants(config: "RunSettings", given: list[str]) -> list[Variant]:
                 base=config.test,
             )
             name = f"{field}={value}"
-            found[name] = Variant(name, dataclasses.replace(config, test=test))
+            found[name] = VariedConfig(name, dataclasses.replace(config, test=test))
     return list(found.values())
 
 

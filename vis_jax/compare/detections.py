@@ -124,7 +124,7 @@ def cached(
     """Loads cached detections, or calls `find` and caches its result.
 
     Args:
-      path: of the cache file; its folder is created.
+      path: path of the cache file; its folder is created.
       run_id: identifies what detections depend on; a cache of another run is replaced.
       find: called if there is no cache.
 

@@ -33,7 +33,7 @@ class LinkVideo(Protocol):
 
         Args:
           piece: the whole video.
-          detections: of the video.
+          detections: detections of the video.
         """
         ...
 
@@ -54,9 +54,10 @@ def make_link(
 
     Args:
       tracker: to link detections with.
-      detector: that made the detections; computes features for trackers that read them.
-      variables: of the whole system, preferably on the device already.
-      rules: of the result.
+      detector: detector that made the detections; computes features for trackers that
+        read them.
+      variables: variables of the whole system, preferably on the device already.
+      rules: rules that turn tracks into the result.
     """
     linker = make_linker(tracker, slots=rules.slots, classes=rules.classes)
 
@@ -92,7 +93,7 @@ def frames_of(seen: Predictions, masks: RunLengths) -> Iterator[FrameResult]:
 
     Args:
       seen: predictions, with the track slot of each detection.
-      masks: of the detections.
+      masks: masks of the detections.
     """
     tracks, places = live_tracks(seen)
     slots = np.asarray(seen.slots)

@@ -49,14 +49,14 @@ class PerfectDetections(Protocol):
         ...
 
 
-class MatchRule(NamedTuple):
+class OracleRule(NamedTuple):
     """Rule for matching detections to ground truth; the paper states none."""
 
     kind: str  # IoU of "mask" or "box"
     least: float  # minimum IoU
 
 
-def check_rule(rule: MatchRule) -> None:
+def check_rule(rule: OracleRule) -> None:
     """Raises ValueError unless the rule is valid."""
     if rule.kind not in KINDS:
         raise ValueError(f"--oracle_iou: expected one of {KINDS}, got {rule.kind!r}")
@@ -131,7 +131,7 @@ def identify(
     truth: VideoTruth,
     piece: Piece,
     *,
-    rule: MatchRule,
+    rule: OracleRule,
     classes: int,
     top: int,
 ) -> VideoResult:
@@ -140,7 +140,7 @@ def identify(
     A track has the mean score and the most frequent class of its detections.
 
     Args:
-      detections: of the video.
+      detections: detections of the video.
       truth: ground truth of the video.
       piece: the whole video.
       rule: for matching detections to objects.
@@ -164,7 +164,7 @@ def _vote(
 
 
 def identities(
-    detections: VideoDetections, truth: VideoTruth, sizes: Sizes, *, rule: MatchRule
+    detections: VideoDetections, truth: VideoTruth, sizes: Sizes, *, rule: OracleRule
 ) -> np.ndarray:
     """Returns the ground-truth track id of each detection, or 0: int32 [T, N]."""
     from vis_jax.metrics.frame_overlaps import box_iou  # needs pycocotools

@@ -14,7 +14,7 @@ from flax.errors import FlaxError
 
 from data_pipeline.datasets.dataset import Video
 from vis_jax.compare.link import LinkRules, LinkVideo, make_link
-from vis_jax.compare.oracles import MatchRule, identify, make_perfect
+from vis_jax.compare.oracles import OracleRule, identify, make_perfect
 from vis_jax.compare.table import Row, VideoInputs
 from vis_jax.evaluate.infer import make_stream
 from vis_jax.results.collect import collect
@@ -38,7 +38,7 @@ class Parts(NamedTuple):
 
     detector: Detector
     trackers: Mapping[str, Build]  # by name
-    variables: dict  # of the system, on the device
+    variables: dict  # the system's variables, on the device
     test: TestSettings
     classes: int
     run_id: str  # identifies what the detections depend on
@@ -57,7 +57,7 @@ def cue_rows(parts: Parts, name: str) -> list[Row]:
 
     Args:
       parts: components of the rows; see `Parts`.
-      name: of the tracker; its settings weigh the cues.
+      name: name of the tracker; its settings weigh the cues.
     """
     return [
         _row(parts, CUES, cue_name(kept), name, _CUES.keys() - set(kept))
@@ -79,12 +79,12 @@ def cue_name(cues: tuple[str, ...]) -> str:
     return "_".join(("cues", *(cues or ("none",))))
 
 
-def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
+def oracle_rows(parts: Parts, name: str, rule: OracleRule) -> list[Row]:
     """Returns the rows of the image oracle and of the identity oracle.
 
     Args:
       parts: components of the rows; see `Parts`.
-      name: of the tracker for the image oracle.
+      name: name of the tracker for the image oracle.
       rule: for matching detections to objects.
     """
     classes, top = parts.classes, parts.test.top
@@ -123,10 +123,10 @@ def varied_row(
     """Returns the row of a system with its own settings.
 
     Args:
-      name: of the row.
+      name: name of the row.
       run_id: identifies what its result depends on.
       system: built with the settings.
-      variables: of the system, on the device.
+      variables: variables of the system, on the device.
       test: test settings of the row.
     """
     stream = make_stream(system, variables, test)

@@ -83,8 +83,7 @@ def compare(
 
     Args:
       dataset: annotated videos.
-      rows: with distinct names; each gets a folder with its `results.json`,
-        `truth.json` and `scores.json`.
+      rows: with distinct names; each gets a folder for its results and scores.
       output: parent folder of the rows' folders.
       find: detects the objects of a video; None if no row needs detections.
       test: settings for reading videos; see `read_whole`.
@@ -92,9 +91,8 @@ def compare(
       progress: whether to show a progress bar.
 
     Returns:
-      The content of the file: under `tables`, by table and row, the metrics of
-      `vis_jax.scoring.score` in [0, 1], or under `missing` the reason for their
-      absence. Tables without rows here are kept if they have the same detections.
+      The content of the file: by table and row, the metrics of `scoring.score`, or
+      `missing`, a reason. Earlier tables of the same detections are kept.
 
     Raises:
       OSError: a file cannot be written; names it.
@@ -117,14 +115,18 @@ def compare(
             stack.enter_context(finished)
         _predict(dataset, waiting, see, progress)
         for row, finished in waiting:
-            numbers = score_all(dataset, finished.folder, [finished])
-            own = {
-                k: v for k, v in numbers.items() if k not in ("videos", "categories")
-            }
-            tables[row.table][row.name] = {"run_id": row.run_id} | own
+            tables[row.table][row.name] = _scored(dataset, row, finished)
             write_json(folder / COMPARE, report, indent=1)
     write_json(folder / COMPARE, report, indent=1)
     return report
+
+
+def _scored(dataset: Dataset, row: Row, finished: Finished) -> dict:
+    """Scores a finished row; without the metrics by video and category."""
+    numbers = score_all(dataset, finished.folder, [finished])
+    left_out = ("videos", "categories")
+    own = {name: x for name, x in numbers.items() if name not in left_out}
+    return {"run_id": row.run_id} | own
 
 
 def _plan(

@@ -96,7 +96,7 @@ class OldNames:
                 )
         if first_match(self._table, new)[0] is None:
             return (new,)
-        raise ValueError(f"{new!r}: no name of a file leads to it")
+        raise ValueError(f"{new!r}: no published name maps to it")
 
     def _part(self, new: str, part: int, parts: int) -> str:
         for reverse in self._reverse:

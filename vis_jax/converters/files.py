@@ -22,7 +22,7 @@ from vis_jax.converters.stand_ins import NumpyArray, TorchTensor
 from vis_jax.converters.torch_files import read_torch, view
 from vis_jax.converters.unpickle import BoundedFile, WeightsUnpickler
 
-MOST_BYTES = 16 << 30  # of a file of weights
+MOST_BYTES = 16 << 30  # maximum size of a weights file
 _MOST_JSON = 16 << 20  # bytes of config.json or of an index
 
 # Keys under which tools store the weights, most specific first; EMA weights are used
@@ -53,7 +53,7 @@ CONFIG = "config.json"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.\w+$")
 
 
-class Source(NamedTuple):
+class WeightsSource(NamedTuple):
     """Published weights.
 
     Attributes:
@@ -85,15 +85,16 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     return read_source(path).tensors
 
 
-def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> Source:
+def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> WeightsSource:
     """Reads published weights.
 
     Args:
       path: a .pkl of arrays or tensors (detectron2), a .pth, .pt, .ckpt or .bin of
         PyTorch, old or new, a .safetensors file, the .index.json of shards, or a
         folder with one of these and config.json (Hugging Face).
-      key: of the weights within a file, such as 'model_ema'; empty = the usual keys.
-      prefix: of the names to keep, such as 'ema_model.'; it is removed.
+      key: key of the weights within a file, such as 'model_ema'; empty = the usual
+        keys.
+      prefix: prefix of the names to keep, such as 'ema_model.'; it is removed.
 
     Raises:
       ValueError: the file, which is named, is damaged, of another kind, or names code.
@@ -128,7 +129,7 @@ def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> Source:
     if common:
         notes[f"the names without their prefix {common!r}"] = None
     config = _config_beside(main)
-    return Source(files, tensors, beside, config, outside, tuple(notes))
+    return WeightsSource(files, tensors, beside, config, outside, tuple(notes))
 
 
 @contextmanager
@@ -237,7 +238,7 @@ def _check_regular(path: Path, most: int) -> None:
         raise ValueError(f"{path}: the file is empty")
 
 
-def _read_file(path: Path, key: str) -> Source:
+def _read_file(path: Path, key: str) -> WeightsSource:
     """Reads one file, keeping its names."""
     readers: dict[str, Callable[[BinaryIO], _Content]] = {
         ".safetensors": _read_safetensors,
@@ -265,7 +266,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     cause = f"{error!s:.300}" or type(error).__name__
-    if isinstance(error, KeyError):  # of an unknown instruction
+    if isinstance(error, KeyError):  # unknown instruction
         cause = "damaged, or of another kind"
     return ValueError(f"{path}: not a readable file of weights: {cause}")
 
@@ -308,7 +309,7 @@ def _array(value: object, storages: Mapping[str, np.ndarray]) -> np.ndarray | No
     return value.array if isinstance(value, NumpyArray) else None
 
 
-def _source(path: Path, content: _Content, key: str) -> Source:
+def _source(path: Path, content: _Content, key: str) -> WeightsSource:
     loaded, taken = _unwrap(content.loaded, key)
     found = {str(name): content.read(value) for name, value in loaded.items()}
     tensors = {name: value for name, value in found.items() if value is not None}
@@ -317,7 +318,7 @@ def _source(path: Path, content: _Content, key: str) -> Source:
         raise ValueError(f"holds no tensors, but {keys}; --key names where they are")
     beside = content.loaded if isinstance(content.loaded, Mapping) else {}
     notes = (taken,) if taken else ()
-    return Source((path,), tensors, beside, None, (), notes)
+    return WeightsSource((path,), tensors, beside, None, (), notes)
 
 
 def _unwrap(loaded: Any, key: str) -> tuple[Mapping, str]:
@@ -356,8 +357,8 @@ def _without_prefixes(tensors: dict[str, Any]) -> tuple[dict[str, Any], str]:
         found = next(
             (x for x in _PREFIXES if all(name.startswith(x) for name in tensors)), ""
         )
-        own = any(name.startswith(_HUGGING_FACE) for name in tensors)
-        if not found or (own and found == "model."):
+        hugging_face = any(name.startswith(_HUGGING_FACE) for name in tensors)
+        if not found or (hugging_face and found == "model."):
             return tensors, taken
         tensors = {name.removeprefix(found): x for name, x in tensors.items()}
         taken += found

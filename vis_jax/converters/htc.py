@@ -26,7 +26,7 @@ from vis_jax.converters.transforms import same
 # refinement.
 PROPAGATION = r"params/(propagation|refinement)/.*"
 
-_PREFIX = "roi_head."  # of the heads in version 2
+_PREFIX = "roi_head."  # prefix of the heads in version 2
 _HEADS = r"roi_head\."
 _MASK = r"mask_head\.(\d)"
 _BOX = r"bbox_head\.(\d)"
@@ -67,7 +67,7 @@ def _heads(prefix: str, logits: Callable, masks: Callable) -> list[NameRule]:
     """Returns rules for the heads of one version.
 
     Args:
-      prefix: of the names.
+      prefix: prefix of the names.
       logits, masks: wrap the transforms of class logits and mask rows.
     """
     box, mask, branch = (f"{prefix}{name}" for name in (_BOX, _MASK, _BRANCH))
@@ -115,7 +115,7 @@ def rules_for(rules: Sequence[NameRule], paths: Collection[str]) -> list[NameRul
     """Returns the rules for a model with or without a semantic branch.
 
     Args:
-      rules: of this kind.
+      rules: rules of this kind.
       paths: of the parameters of the model.
     """
     if any(path.startswith("params/semantic_head/") for path in paths):

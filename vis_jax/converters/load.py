@@ -23,7 +23,7 @@ from vis_jax.converters import (
     vit,
     yolact,
 )
-from vis_jax.converters.files import Source, read_source
+from vis_jax.converters.files import WeightsSource, read_source
 from vis_jax.converters.rules import (
     ConvertReport,
     MisfitError,
@@ -144,12 +144,12 @@ def convert_file(
 
 
 def convert_source(
-    source: Source,
+    source: WeightsSource,
     variables: Mapping,
     kind: str,
     *,
     warm_start: bool = False,
-    base: Source | None = None,
+    base: WeightsSource | None = None,
 ) -> tuple[dict, ConvertReport]:
     """Same as `convert_file`, for weights already read.
 
@@ -249,7 +249,7 @@ def table_of(
 
     Args:
       kind: a key of KINDS.
-      shapes: of the model's variables, by path.
+      shapes: shapes of the model's variables, by path.
       warm_start: see `convert_file`.
 
     Raises:

@@ -177,7 +177,7 @@ def _check_back(
     ]
     if lost:
         raise ValueError(
-            f"layout {kind}: {len(lost)} arrays do not come back as they were, such as"
+            f"layout {kind}: {len(lost)} arrays change when converted back, such as"
             f" {lost[0]!r}"
         )
 

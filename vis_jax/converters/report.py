@@ -40,9 +40,9 @@ def record_of(
     """Returns the whole report as JSON, with name and digest of the source.
 
     Args:
-      report: of the conversion.
+      report: report of the conversion.
       files: the files read; several are listed one by one.
-      kind: of the file.
+      kind: kind of the file.
       base: files that the weights were added to; listed as base/NAME.
     """
     digests = {}

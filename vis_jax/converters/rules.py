@@ -32,7 +32,7 @@ class InverseTransform(Protocol):
         """Returns the tensor in file layout.
 
         Args:
-          array: of the model.
+          array: array of the model.
           outputs: number of trailing axes that are outputs of a layer; 0 for arrays
             other than kernels and biases.
         """
@@ -243,7 +243,7 @@ def first_match(table: list, name: str) -> tuple:
 
     Args:
       table: see `compiled`.
-      name: of a tensor.
+      name: name of a tensor.
     """
     for pattern, rule in table:
         match = pattern.fullmatch(name)

@@ -137,8 +137,9 @@ def write_safetensors(
     """Writes tensors by name, sorted.
 
     Args:
-      path: of the file; replaced if it exists.
-      tensors: of dtypes that the format supports, including `ml_dtypes`' bfloat16.
+      path: path of the file; replaced if it exists.
+      tensors: tensors of dtypes that the format supports, including `ml_dtypes`'
+        bfloat16.
       metadata: text by name; transformers expects a "format", "pt" for its own names.
 
     Raises:

@@ -57,7 +57,7 @@ def check_window(
 
     Args:
       tensors: by name; relative position tables have (2 window - 1)^2 rows.
-      fields: of the config, by path.
+      fields: fields of the config, by path.
       resize: allow tables of another window.
 
     Raises:
@@ -85,7 +85,7 @@ def check_config(
 
     Args:
       config: content of config.json.
-      fields: of our config, by path, such as 'model.backbone.window'.
+      fields: fields of our config, by path, such as 'model.backbone.window'.
       decoder: whether the decoder's layers are used.
 
     Returns:
@@ -118,7 +118,7 @@ def config_of(fields: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any
     """Returns the config.json of the same Mask2Former for Hugging Face.
 
     Args:
-      fields: of our config, by path.
+      fields: fields of our config, by path.
       labels: class names.
 
     Raises:
@@ -176,8 +176,8 @@ def resized(
 
     Args:
       report_used: target paths by source name.
-      tensors: of the source, by name.
-      shapes: of the targets, by path.
+      tensors: tensors of the source, by name.
+      shapes: shapes of the targets, by path.
     """
     windows: dict[tuple[int, int], int] = {}
     queries = []

@@ -103,7 +103,7 @@ def rules_for(kind: str, shapes: Mapping[str, tuple]) -> list[NameRule]:
 
     Args:
       kind: one of KINDS.
-      shapes: of the model's variables, by path.
+      shapes: shapes of the model's variables, by path.
     """
     prefix = _PREFIX[kind]
     flat = kind == "videomt_huggingface"
@@ -176,7 +176,7 @@ def check_whole(tensors: Mapping[str, np.ndarray], *, based: bool) -> None:
     licence forbids redistribution. Heads are complete.
 
     Args:
-      tensors: of EoMT, by name.
+      tensors: tensors of EoMT, by name.
       based: whether base weights are given.
     """
     scale = tensors.get("network.encoder.backbone.norm.weight")

@@ -116,7 +116,7 @@ def backbone_rules(
 
     Args:
       source: prefix of the names, such as 'network.encoder.backbone.'; "" for none.
-      shapes: of the model's variables, which show its form.
+      shapes: shapes of the model's variables, which show its form.
       flat: the published position table has two axes, as Hugging Face's, not three.
     """
     source = source.replace(".", r"\.")
@@ -137,12 +137,12 @@ def _scale(source: str, path: str) -> NameRule:
 
 def _fused(block: str, path: str, *, key_bias: bool) -> list[NameRule]:
     """Returns rules for query, key and value fused in one layer."""
-    own = [(i, x) for i, x in enumerate(_PARTS) if key_bias or x != "key"]
+    parts = [(i, x) for i, x in enumerate(_PARTS) if key_bias or x != "key"]
     kernels = tuple(
         (f"params/{path}/attn/{x}/kernel", rows(i, 3, kernel))
         for i, x in enumerate(_PARTS)
     )
-    biases = tuple((f"params/{path}/attn/{x}/bias", rows(i, 3, same)) for i, x in own)
+    biases = tuple((f"params/{path}/attn/{x}/bias", rows(i, 3, same)) for i, x in parts)
     return [NameRule(rf"{block}weight", kernels), NameRule(rf"{block}bias", biases)]
 
 
@@ -202,7 +202,7 @@ def dinov3_block_rules(block: str, path: str) -> list[NameRule]:
 
     Args:
       block: regex of the prefix, with one group.
-      path: of the block, with \\1 for the group.
+      path: path of the block, with \\1 for the group.
     """
     return [
         *[
@@ -226,7 +226,7 @@ def huggingface_names(
     Args:
       source: regex of the prefix of blocks, such as 'layers'.
       target: prefix of the authors' names.
-      shapes: of the model's variables.
+      shapes: shapes of the model's variables.
     """
     block, ours = rf"{source}\.(\d+)\.", rf"{target}blocks.\1."
     of_form = _dinov2_names if has_table(shapes) else _dinov3_names
@@ -314,8 +314,8 @@ def check_key_bias(
     masked by Meta's `bias_mask`.
 
     Args:
-      tensors: of the file, by the authors' names.
-      shapes: of the model's variables.
+      tensors: tensors of the file, by the authors' names.
+      shapes: shapes of the model's variables.
 
     Raises:
       MisfitError: names the tensor.

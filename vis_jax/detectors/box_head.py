@@ -22,7 +22,7 @@ _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 class Settings:
     """`model.box_head`."""
 
-    width: Count = 1024  # of both fully connected layers
+    width: Count = 1024  # width of both fully connected layers
 
 
 class BoxOutput(NamedTuple):
@@ -37,7 +37,7 @@ class DetectRule(NamedTuple):
 
     Attributes:
       score_threshold: scores must be above this.
-      iou_threshold: of NMS within a class.
+      iou_threshold: IoU threshold of NMS within a class.
       least_side: narrower boxes are dropped, in pixels; 0 drops none.
       size: number of detections returned.
     """
@@ -69,7 +69,7 @@ class BoxHead(nn.Module):
 
     Attributes:
       num_classes: without background.
-      width: of the hidden layers.
+      width: width of the hidden layers.
     """
 
     num_classes: int

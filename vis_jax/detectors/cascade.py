@@ -58,7 +58,7 @@ class StageOutput(NamedTuple):
     deltas: Float32[Array, "B R 4"]  # class-agnostic
 
 
-class Stages(NamedTuple):
+class StageOutputs(NamedTuple):
     """Boxes and predictions of all stages."""
 
     boxes: tuple[Float32[Array, "B R 4"], ...]  # inputs of all stages, last output
@@ -189,7 +189,7 @@ class Cascade(TwoStage):
         """Returns `mask_logits` of every stage from hidden features.
 
         Args:
-          hidden: of each stage, see `mask_hidden`.
+          hidden: hidden features of each stage, see `mask_hidden`.
           boxes: the regions they were pooled from.
         """
         return tuple(
@@ -211,7 +211,7 @@ class Cascade(TwoStage):
         features: CascadeFeatures,
         boxes: Float32[Array, "B R 4"],
         sizes: Int32[Array, "B 2"],
-    ) -> Stages:
+    ) -> StageOutputs:
         """Runs all stages, each on the refined boxes of the previous one.
 
         Args:
@@ -223,7 +223,7 @@ class Cascade(TwoStage):
             outputs.append(self.classify(stage, features, refined[-1]))
             deltas = outputs[-1].deltas
             refined.append(self.refine(stage, deltas, refined[-1], sizes))
-        return Stages(tuple(refined), tuple(outputs))
+        return StageOutputs(tuple(refined), tuple(outputs))
 
     def detect(
         self,
@@ -234,13 +234,13 @@ class Cascade(TwoStage):
         """Detects objects among the proposals of each image.
 
         Args:
-          proposals: of each image.
+          proposals: proposals of each image.
           sizes: height and width of each image's content in pixels.
         """
         stages = self.run_stages(features, proposals.boxes, sizes)
         return self.choose(stages, proposals.valid)
 
-    def choose(self, stages: Stages, valid: Bool[Array, "B R"]) -> FoundClasses:
+    def choose(self, stages: StageOutputs, valid: Bool[Array, "B R"]) -> FoundClasses:
         """Detects objects from all stages' mean class logits and the last boxes.
 
         Args:
@@ -371,7 +371,7 @@ def cascade_parts(
       detections: turns regions into objects; its least side is taken from the
         conventions.
       dtype: compute dtype.
-      track_head: of the network; None for none.
+      track_head: track head of the network; None for none.
     """
     classes, mask, dim = settings.num_classes, settings.mask_head, settings.fpn.dim
     stages = len(settings.stages.iou)

@@ -34,10 +34,10 @@ from vis_jax.ops.box_coder import BoxCoder
 from vis_jax.ops.box_matching import claim_best
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
-_BETA = 1.0  # of the smooth L1 loss of regions
+_BETA = 1.0  # for the smooth L1 loss of regions
 
 
-class TrainRules(NamedTuple):
+class CascadeTrainRules(NamedTuple):
     """Rules for sampling training examples, and the weight of each stage."""
 
     anchors: MatchRule
@@ -45,10 +45,10 @@ class TrainRules(NamedTuple):
     weights: tuple[float, ...]  # one per stage
 
 
-def train_rules(settings: Settings) -> TrainRules:
+def train_rules(settings: Settings) -> CascadeTrainRules:
     """Returns the rules of a config; `settings` are those of its `model`."""
     anchors, regions = settings.rpn.sampled, settings.regions
-    return TrainRules(
+    return CascadeTrainRules(
         MatchRule(0.7, 0.3, claim_best, 0.3, anchors, anchors // 2),
         tuple(
             MatchRule(iou, iou, claim_best, iou, regions.sampled, regions.positives)
@@ -113,7 +113,7 @@ class StageResult(NamedTuple):
 
     losses: StageLosses
     moved: Boxes  # refined by the (last) stage, without ground-truth boxes or gradient
-    positives: RegionTargets  # of the (last) mask head
+    positives: RegionTargets  # regions of the (last) mask head
     left_out: Float32[Array, ""]  # positive regions beyond `MatchRule.most_positive`
 
 
@@ -136,10 +136,10 @@ def cascade_losses(
     Args:
       rng: key for sampling regions.
       heads: the stages.
-      features: of the images, input of `heads`.
+      features: features of the images, input of `heads`.
       proposals: input boxes of the first stage.
       objects: ground truth of the images.
-      coders: of the deltas of each stage.
+      coders: box coders of the deltas of each stage.
       rules: matching and sampling per stage, the same for mask and box head.
       num_classes: K.
     """
@@ -188,7 +188,7 @@ def _stage_losses(
       before: input boxes of the stage.
       stage: 0, 1, ..
       sample: `sample_regions` of the stage.
-      rule: of the stage.
+      rule: rule of the stage.
     """
     box_rng, mask_rng = jax.random.split(rng)
     regions, left_out, is_truth = sample(box_rng, before.boxes, valid=before.valid)
@@ -244,14 +244,14 @@ def detector_losses(
     model: Cascade,
     features: CascadeFeatures,
     objects: TrueObjects,
-    rules: TrainRules,
+    rules: CascadeTrainRules,
 ) -> DetectorLosses:
     """Returns the losses of proposals, all stages and the semantic branch.
 
     Args:
       rng: key for sampling anchors and regions.
       model: bound to its variables.
-      features: of the images.
+      features: features of the images.
       objects: ground truth.
       rules: sampling rules.
     """

@@ -61,7 +61,7 @@ class CascadeRules(NamedTuple):
 
     Attributes:
       roi_samples: points of RoIAlign per axis and cell.
-      roi_coders: of the deltas of each stage.
+      roi_coders: box coders of the deltas of each stage.
       candidates: most (box, class) pairs that enter NMS.
     """
 

@@ -61,16 +61,16 @@ class CondInstOutput(NamedTuple):
     """Output of the network for images."""
 
     dense: FcosOutput
-    features: Float32[Array, "*lead h w C"]  # of the mask branch
+    features: Float32[Array, "*lead h w C"]  # features of the mask branch
 
 
-class FindRule(NamedTuple):
+class LocationRule(NamedTuple):
     """Rule that turns locations into objects.
 
     Attributes:
       score_threshold: a location's best class probability times centreness must be
         above this.
-      iou_threshold: of class-agnostic NMS.
+      iou_threshold: IoU threshold of class-agnostic NMS.
       candidates: most locations per level that enter NMS.
       size: number of objects returned.
     """
@@ -204,15 +204,15 @@ def find(
     size: Int32[Array, "2"],
     *,
     cells: Cells,
-    rule: FindRule,
+    rule: LocationRule,
 ) -> FoundPlaces:
     """Detects the objects of one image; a location has one class.
 
     Args:
-      out: of the image.
+      out: output of the image.
       places: the locations.
       size: height and width of the content in pixels; boxes outside it are dropped.
-      cells: of every level.
+      cells: height and width of every level.
       rule: see the type.
     """
     scores = class_scores(out)
@@ -246,8 +246,8 @@ def mask_logits(
     Cell i is centred at pixel 4 i + 2.
 
     Args:
-      filters: of each object.
-      features: of the mask branch.
+      filters: filters of each object.
+      features: features of the mask branch.
       places: location of each object.
     """
     logits = dynamic_masks(

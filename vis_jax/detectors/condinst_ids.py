@@ -26,7 +26,7 @@ class IdRule(NamedTuple):
     Attributes:
       class_threshold: a location's best class must be above this, and ..
       id_threshold: .. its best identity above this.
-      iou_threshold: of class-agnostic NMS.
+      iou_threshold: IoU threshold of class-agnostic NMS.
       candidates: most locations per level that enter NMS.
       size: D.
       rank: see the type. Without identities only the class counts.
@@ -69,11 +69,11 @@ def choose_places(
     """Selects the locations of one image that become objects.
 
     Args:
-      out: of the image.
+      out: output of the image.
       places: the locations.
       size: height and width of the content in pixels.
       first: whether the image is the first of its video.
-      cells: of every level.
+      cells: height and width of every level.
       rule: see the type.
     """
     best = jax.nn.sigmoid(out.class_logits).max(axis=1)
@@ -114,7 +114,7 @@ def find_objects(
     Class scores are probability times centreness.
 
     Args:
-      out: of the image.
+      out: output of the image.
       places, size, first, cells, rule: see `choose_places`.
     """
     dense = out.dense

@@ -21,7 +21,7 @@ from vis_jax.ops.sampling import sample_positives
 from vis_jax.typing import Array, Bool, Float32, PRNGKeyArray
 
 
-class MaskLoss(NamedTuple):
+class DiceLoss(NamedTuple):
     """Mask loss of a batch."""
 
     loss: Float32[Array, ""]
@@ -32,7 +32,7 @@ class ImageLosses(NamedTuple):
     """All losses of a batch."""
 
     terms: dict[str, Float32[Array, ""]]  # by the names of their weights; unweighted
-    targets: DenseTargets  # of all locations, with leading axis B
+    targets: DenseTargets  # targets of all locations, with leading axis B
     left_out: Float32[Array, ""]  # positives whose masks are not trained
 
 
@@ -94,7 +94,7 @@ def mask_loss(
     places: Places,
     image_valid: Bool[Array, "B"],
     most: int,
-) -> MaskLoss:
+) -> DiceLoss:
     """Returns the dice loss of positives' masks, averaged over the batch.
 
     Ground-truth masks are sampled at every fourth pixel. If an image has more than
@@ -104,7 +104,7 @@ def mask_loss(
       rng: random key.
       out: with leading axis B.
       objects: with leading axis B.
-      targets: of all locations, with leading axis B.
+      targets: targets of all locations, with leading axis B.
       places: locations of an image.
       image_valid: False marks images to ignore.
       most: most positives per image.
@@ -122,7 +122,7 @@ def mask_loss(
     keys = jax.random.split(rng, len(image_valid))
     sums, left_out = jax.vmap(one)(keys, out, objects, targets)
     sums, left_out = (jnp.where(image_valid, x, 0.0).sum() for x in (sums, left_out))
-    return MaskLoss(sums / positives_of(targets.positive, image_valid), left_out)
+    return DiceLoss(sums / positives_of(targets.positive, image_valid), left_out)
 
 
 def _image_mask_loss(

@@ -77,7 +77,7 @@ def place_of(
 
     Args:
       boxes: in pixels.
-      cells: of every level.
+      cells: height and width of every level.
       ranges: see `TargetRule`.
     """
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -128,8 +128,8 @@ def place_loss(
 
     Args:
       rng: key for sampling locations if there are more than `most`.
-      embeds: of all frames of B clips.
-      targets: of all frames, with leading axis I.
+      embeds: embeddings of all frames of B clips.
+      targets: targets of all frames, with leading axis I.
       present: objects in each frame.
       roles: key and reference frame of each clip.
       most: most locations per key frame.

@@ -14,8 +14,8 @@ class Conventions(NamedTuple):
     """Conventions of one library; see the types of the fields.
 
     Attributes:
-      centre, rounded: of `AnchorGrid`.
-      log_range: of `BoxCoder`.
+      centre, rounded: fields of `AnchorGrid`.
+      log_range: field of `BoxCoder`.
       least_proposal, least_detection: minimum side in pixels.
       roi: box alignment on a feature map.
       samples: RoIAlign points per axis and cell.

@@ -38,7 +38,7 @@ class Places(NamedTuple):
     """Locations of all levels."""
 
     locations: Float32[Array, "*lead P 2"]  # x, y in pixels
-    strides: Int32[Array, "*lead P"]  # of each location's level, in pixels
+    strides: Int32[Array, "*lead P"]  # stride of each location's level in pixels
 
 
 class Tower(nn.Module):
@@ -148,7 +148,7 @@ def places_of(cells: Cells) -> Places:
     """Returns the centre of every cell: x = stride j + stride // 2, y likewise.
 
     Args:
-      cells: of every level.
+      cells: height and width of every level.
     """
     locations, strides = [], []
     for (height, width), stride in zip(cells, STRIDES, strict=True):
@@ -174,8 +174,8 @@ def candidates(
     """Returns the locations with the highest ranks on each level.
 
     Args:
-      ranks: of all locations.
-      cells: of every level.
+      ranks: ranks of all locations.
+      cells: height and width of every level.
       most: most locations per level.
     """
     chosen, start = [], 0

@@ -40,7 +40,7 @@ def dense_targets(
     If several qualify, the one with the smallest box wins, the first on ties.
 
     Args:
-      objects: of the image; crowds are ignored.
+      objects: objects of the image; crowds are ignored.
       places: locations of the image.
       rule: see the type.
       classes: K, the label of the background.

@@ -27,8 +27,8 @@ class Pair(NamedTuple):
     """Key frames with ground truth, and the objects' boxes in the reference frames."""
 
     images: Array  # float32 [2 B, H, W, 3], key frames first
-    truth: ImageTruth  # of the key frames
-    masks: Bool[Array, "B M H W"]  # of the key frames
+    truth: ImageTruth  # key frames only
+    masks: Bool[Array, "B M H W"]  # key frames only
     reference_boxes: Float32[Array, "B M 4"]
     reference_present: Bool[Array, "B M"]
     reference_masks: Bool[Array, "B M H W"]

@@ -60,7 +60,7 @@ class ClipDecoder(nn.Module):
         """Returns predictions of every layer.
 
         Args:
-          features: of all frames of each clip.
+          features: features of all frames of each clip.
           frame_valid: False marks padding, which is not attended.
         """
         tables = QueryTables(

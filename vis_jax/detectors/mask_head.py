@@ -99,7 +99,7 @@ class FlowMaskHead(MaskHead):
         """Combines RoI features with those of the previous stage.
 
         Args:
-          pooled: of the regions.
+          pooled: pooled features of the regions.
           before: last hidden layer of the previous stage, for the same regions.
         """
         flow = Conv(pooled.shape[-1], 1, use_bias=True, dtype=self.dtype, name="flow")
@@ -122,7 +122,7 @@ def merge_masks(
     """Returns mask probabilities of one class, averaged over several heads.
 
     Args:
-      mask_logits: of each head.
+      mask_logits: mask logits of each head.
       labels: the class; padding's K is read as K - 1.
     """
     chosen = [jax.nn.sigmoid(jax.vmap(of_label)(x, labels)) for x in mask_logits]

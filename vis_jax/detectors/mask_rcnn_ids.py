@@ -55,7 +55,7 @@ class IdRegionRule(NamedTuple):
     Attributes:
       class_threshold: a region's best class must be above this, and ..
       id_threshold: .. its best identity above this.
-      iou_threshold: of class-agnostic NMS.
+      iou_threshold: IoU threshold of class-agnostic NMS.
       size: D.
       rank: score that orders objects in NMS.
     """
@@ -90,12 +90,12 @@ def find_boxes(
     """Detects the objects of one image; a region has the box of its best class.
 
     Args:
-      out: of the regions.
+      out: output of the regions.
       regions: reference boxes of the deltas, in pixels.
       valid: False marks padded regions.
       size: height and width of the content in pixels.
       first: whether the image is the first of its video.
-      coder: of the deltas.
+      coder: box coder of the deltas.
       rule: see the type.
     """
     classes = jax.nn.softmax(out.boxes.class_logits)[:, :-1]

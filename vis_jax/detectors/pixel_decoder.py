@@ -32,8 +32,8 @@ class Settings:
 
     dim: Count = 256  # channels; a multiple of 4 and of heads
     mask_dim: Count | None = None  # channels of the mask features; None = dim
-    layers: Count = 6  # of the encoder
-    heads: Count = 8  # of the attention
+    layers: Count = 6  # encoder layers
+    heads: Count = 8  # attention heads
     points: Count = 4  # sampling points per head and level
     mlp_dim: Count = 1024  # width of the feed-forward part
     remat: bool = False  # recompute layers in the backward pass: less memory

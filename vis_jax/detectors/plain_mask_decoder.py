@@ -16,7 +16,7 @@ from vis_jax.layers.vit_block import Block
 from vis_jax.ops.rotary import Rotary
 from vis_jax.typing import Array, Bool, DTypeLike, Float32
 
-_EPSILON = 1e-5  # of all layer norms
+_EPSILON = 1e-5  # for all layer norms
 
 
 class Lateral(nn.Module):
@@ -50,7 +50,7 @@ class PlainMaskDecoder(nn.Module):
     """Blocks in the form of DINOv3, with an MLP as wide as the tokens.
 
     Attributes:
-      dim, heads: of the tokens.
+      dim, heads: width of the tokens, and attention heads.
       levels: number of levels that are summed.
       depth: number of blocks.
     """

@@ -28,7 +28,7 @@ from vis_jax.ops.masks import crop_masks
 from vis_jax.ops.roi_align import ALIGNED
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
-_BETA = 1 / 9  # of the smooth L1 loss of proposals, in all source libraries
+_BETA = 1 / 9  # for the smooth L1 loss of proposals, in all source libraries
 
 
 def rpn_losses(
@@ -47,12 +47,12 @@ def rpn_losses(
     Args:
       rng: key for sampling anchors.
       out: network output for B images.
-      truth: of each image, leading axis B.
-      anchors: of all levels, in pixels.
+      truth: ground truth of each image, leading axis B.
+      anchors: anchors of all levels, in pixels.
       sizes: height and width of each image's content in pixels.
-      coder: of the deltas.
+      coder: box coder of the deltas.
       rule: matching and sampling of anchors.
-      beta: of the smooth L1 loss; 0 is the L1 loss.
+      beta: beta of the smooth L1 loss; 0 is the L1 loss.
 
     Raises:
       ValueError: the rule samples more anchors than there are.
@@ -129,9 +129,9 @@ def mask_losses(
     convention, to match mask pasting at test time.
 
     Args:
-      mask_logits: of the regions.
+      mask_logits: mask logits of the regions.
       positives: leading axes B, S.
-      masks: of the ground-truth objects, in pixels.
+      masks: masks of the ground-truth objects, in pixels.
     """
     crop = functools.partial(crop_masks, side=2 * MASK_SIDE, convention=ALIGNED)
     share = jax.vmap(crop)(masks, positives.boxes, positives.truth)

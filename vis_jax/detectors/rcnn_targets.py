@@ -102,9 +102,9 @@ def anchor_targets(
     Args:
       rng: random key.
       anchors: in pixels.
-      truth: of the image.
+      truth: ground truth of the image.
       usable: False excludes an anchor, e.g. if it crosses the border.
-      coder: of the deltas.
+      coder: box coder of the deltas.
       rule: matching and sampling.
 
     Raises:
@@ -138,10 +138,10 @@ def region_targets(
     Args:
       rng: random key.
       boxes: proposals in pixels.
-      truth: of the image.
+      truth: ground truth of the image.
       valid: False marks padded proposals.
       num_classes: K, the label of negatives.
-      coder: of the deltas.
+      coder: box coder of the deltas.
       rule: matching and sampling.
 
     Raises:
@@ -156,12 +156,9 @@ def region_targets(
     )
     boxes = jax.lax.stop_gradient(jnp.concatenate([truth.boxes, boxes]))
     sampled = sample_balanced(
-        rng,
-        matching.positive,
-        matching.negative,
-        size=rule.size,
+        rng, matching.positive, matching.negative, size=rule.size,
         most_positive=rule.most_positive,
-    )
+    )  # fmt: skip
     index, chosen = matching.truth[sampled.chosen], boxes[sampled.chosen]
     targets = RegionTargets(
         boxes=chosen,

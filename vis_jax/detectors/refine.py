@@ -54,7 +54,7 @@ class Coarse(NamedTuple):
     """Detections of one frame."""
 
     boxes: Float32[Array, "R 4"]  # in pixels of the canvas
-    probs: Float32[Array, "R h w"]  # of masks over their boxes
+    probs: Float32[Array, "R h w"]  # mask probabilities over the boxes
     valid: Bool[Array, "R"]
 
 
@@ -166,10 +166,10 @@ def make_patch(
     """Crops the patch of an object.
 
     Args:
-      pixels: of the frame, normalised.
-      probs: of the mask over its box.
-      box: of the object, in pixels.
-      square: of the patch, in pixels.
+      pixels: pixels of the frame, normalised.
+      probs: probabilities of the mask over its box.
+      box: box of the object, in pixels.
+      square: square of the patch, in pixels.
       settings: side and stride.
     """
     corner = jnp.tile(square[:2], 2)
@@ -196,10 +196,10 @@ def refine_masks(
 
     Args:
       net: bound to its parameters.
-      pixels: of the frame, normalised.
+      pixels: pixels of the frame, normalised.
       coarse: the objects; invalid ones cost nothing.
       size: height and width of the content in pixels.
-      settings: of the network.
+      settings: settings of the network.
     """
     squares = patch_boxes(coarse.boxes, size, settings)
     side = settings.side // settings.stride
@@ -230,12 +230,12 @@ def refine_loss(
 
     Args:
       net: bound to its parameters; the backward pass reruns it, one object at a time.
-      pixels: of the frame, normalised.
+      pixels: pixels of the frame, normalised.
       coarse: a few objects, with jittered boxes and the masks detected there; not
         differentiated.
       truth: their ground-truth masks.
       size: height and width of the content in pixels.
-      settings: of the network.
+      settings: settings of the network.
     """
     squares = patch_boxes(coarse.boxes, size, settings)
     side = settings.side // settings.stride

@@ -44,7 +44,7 @@ class ProposalRule(NamedTuple):
     Attributes:
       before: best anchors per level that enter NMS.
       size: number of proposals returned.
-      iou_threshold: of NMS within a level.
+      iou_threshold: IoU threshold of NMS within a level.
       least_side: narrower proposals are dropped, in pixels; 0 drops none.
     """
 

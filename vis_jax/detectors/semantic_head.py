@@ -35,7 +35,7 @@ class SemanticHead(nn.Module):
     Attributes:
       classes: S.
       dim, convs: see `Settings`.
-      channels: of the RoI features that the embedding is added to.
+      channels: channels of the RoI features that the embedding is added to.
     """
 
     classes: int
@@ -78,9 +78,9 @@ def build(
     """Builds the branch of a config; None if not enabled.
 
     Args:
-      settings: of the branch.
+      settings: settings of the branch.
       num_classes: K.
-      channels: of the RoI features.
+      channels: channels of the RoI features.
       dtype: compute dtype.
     """
     if not settings.enabled:
@@ -95,7 +95,7 @@ def semantic_loss(
     """Returns the cross-entropy averaged over all cells that are not ignored.
 
     Args:
-      class_logits: of every cell.
+      class_logits: class logits of every cell.
       labels: 0 .. S - 1; cells with `IGNORED` are left out. 0 if no cell is left.
     """
     counted = labels != IGNORED
@@ -120,7 +120,7 @@ def semantic_labels(
     class K. A cell takes the label of its top-left pixel, as "nearest" in the source.
 
     Args:
-      masks: of the ground-truth objects, in canvas pixels.
+      masks: masks of the ground-truth objects, in canvas pixels.
       labels: 0 .. K - 1.
       valid: False marks padded objects.
       size: height and width of the content; cells beyond it are ignored.

@@ -22,8 +22,8 @@ from vis_jax.ops.roi_align import (
 )
 from vis_jax.typing import Array, Float, Float32, Int32
 
-STRIDES = (4, 8, 16, 32, 64)  # of the levels with anchors
-RATIOS = (0.5, 1.0, 2.0)  # of the anchor sides
+STRIDES = (4, 8, 16, 32, 64)  # strides of the levels with anchors
+RATIOS = (0.5, 1.0, 2.0)  # ratios of the anchor sides
 _ROI_STRIDES = STRIDES[:-1]
 _FINEST = 56.0  # pixels; regions of up to twice this side read the finest level
 BOX_SIDE, MASK_SIDE = 7, 14  # cells per axis of RoI features

@@ -46,7 +46,8 @@ class PriorSettings:
     and 2, the divisor 550, and square boxes.
     """
 
-    sides: _Lengths = (24.0, 48.0, 96.0, 192.0, 384.0)  # of each level, finest first
+    # Prior side per level, finest first.
+    sides: _Lengths = (24.0, 48.0, 96.0, 192.0, 384.0)
     ratios: _Lengths = (1 / 1.8, 0.5 / 1.8, 2 / 1.8)  # width / height, as shares
     divisor: _Length = 500.0  # pixels; a prior of this side spans the whole image
     square: bool = False  # square for every ratio
@@ -76,12 +77,12 @@ class Settings:
     dropout: Share = 0.1  # rate of channel dropout on backbone outputs
 
 
-class FindRule(NamedTuple):
+class YolactRule(NamedTuple):
     """Rule that turns priors into objects.
 
     Attributes:
       score_threshold: the best class of a prior must be above this.
-      iou_threshold: of NMS.
+      iou_threshold: IoU threshold of NMS.
       candidates: most priors per class that enter NMS.
       size: number of objects returned.
       across_classes: class-agnostic NMS; a prior then has one class.
@@ -259,7 +260,7 @@ def find(
     priors: Float32[Array, "P 4"],
     size: Int32[Array, "2"],
     *,
-    rule: FindRule,
+    rule: YolactRule,
 ) -> FoundPriors:
     """Detects the objects of one image by Fast NMS.
 
@@ -267,7 +268,7 @@ def find(
     the threshold may be detected under other classes, too.
 
     Args:
-      out: of the image.
+      out: output of the image.
       priors: in pixels.
       size: height and width of the content in pixels; boxes outside it are dropped.
       rule: see the type.

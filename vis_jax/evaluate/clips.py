@@ -78,7 +78,7 @@ def place_frames(
       canvases: height and width of the only canvases available: the smallest that
         holds a frame is used; if none does, frames are shrunk to the canvas on which
         they stay largest. () = any canvas.
-      multiple: of the sides of any other canvas, in pixels; see `Window`.
+      multiple: divisor of the sides of any other canvas, in pixels; see `Window`.
     """
     content = (sizing.size[0], sizing.size[1]) if sizing.size else None
     if content is None:
@@ -110,9 +110,9 @@ def blank_clip(window: Window, canvas: tuple[int, int], num_frames: int) -> Clip
     """Returns a black clip with the shapes of a video's clips; takes no memory.
 
     Args:
-      window: of the system.
+      window: window of the system.
       canvas: height and width in pixels.
-      num_frames: of the video; only used if the whole video is one clip.
+      num_frames: length of the video; only used if the whole video is one clip.
     """
     length = window.length or bucket(num_frames, window.buckets)
     return Clip(
@@ -133,7 +133,7 @@ def read_pieces(
 
     Args:
       frames: uint8 [H, W, 3], all of one size.
-      window: of the system.
+      window: window of the system.
       sizing: the sizes that frames are resized to.
       clock: times reading and resizing.
       canvases: see `place_frames`.
@@ -184,7 +184,7 @@ def pieces_of(
 
     Args:
       images: uint8 [h, w, 3], resized.
-      window: of the system.
+      window: window of the system.
       original: height and width of the frames in pixels.
       canvas: height and width to pad images to; None: the smallest that fits.
 

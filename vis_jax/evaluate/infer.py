@@ -49,7 +49,7 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
     """Returns the function that runs a system on videos.
 
     Args:
-      system: what to run.
+      system: system to run.
       variables: its parameters.
       test: sizes that frames are resized to; with `tta`, the short sides to average
         over.

@@ -45,7 +45,7 @@ def matrices(size: tuple[int, int], sizes: Sizes, *, aligned: bool = False) -> M
 
     Args:
       size: height and width of the logits.
-      sizes: of the frames.
+      sizes: sizes of the frames.
       aligned: see `Render`.
     """
     axes = zip(size, *sizes, strict=True)
@@ -70,7 +70,7 @@ def frame_masks(
 
     Args:
       found: predictions of a system.
-      sizes: of the frames.
+      sizes: sizes of the frames.
       render: rule for overlapping masks.
       rows: consecutive rows of `found.slots`.
       at_once: maximum number of frames per transfer from the device.
@@ -234,9 +234,9 @@ def masks_of(
     The device starts on the first frames at the call and then stays one chunk ahead.
 
     Args:
-      views: float32 [T, N, h, w], logits of the same objects at one or several
-        resolutions; probabilities of several are averaged.
-      sizes: of the frames of every view, with the same original size.
+      views: float32 [T, N, h, w], logits of the same objects at each resolution; the
+        probabilities of several are averaged.
+      sizes: sizes of the frames of every view, with the same original size.
       rows: consecutive frames to return.
       at_once: maximum number of frames per transfer from the device.
       apart: bool [T, N], masks that compete for pixels: a pixel belongs only to the one
@@ -248,9 +248,8 @@ def masks_of(
         for logits, size in zip(views, sizes, strict=True)
     ]
     frames, objects = views[0].shape[:2]
-    height, width = sizes[0].original
-    chunk = _PIXELS_AT_ONCE // (max(objects, 1) * height * width)
-    chunk = max(1, min(frames, at_once, chunk))
+    pixels = max(objects, 1) * math.prod(sizes[0].original)
+    chunk = max(1, min(frames, at_once, _PIXELS_AT_ONCE // pixels))
 
     def enlarge(first: int) -> jax.Array:
         # All chunks have one size, so that one program serves them all.
@@ -267,8 +266,7 @@ def masks_of(
         for first, after in zip(firsts, [*firsts[1:], None], strict=True):
             ready, masks = masks, None if after is None else enlarge(after)
             begin = min(first, frames - chunk)
-            part = slice(first - begin, min(chunk, rows.stop - begin))
-            yield from np.asarray(ready)[part]
+            yield from np.asarray(ready)[first - begin : min(chunk, rows.stop - begin)]
 
     firsts = list(range(rows.start, rows.stop, chunk))
     return leave(firsts, enlarge(firsts[0]) if firsts else None)
@@ -331,7 +329,7 @@ def resize_matrix(
     product is one small matrix, float32 [original, length].
 
     Args:
-      length: of the logits.
+      length: length of the logits.
       canvas, content, original: see `Sizes`.
       aligned: see `Render`; the canvas is then a multiple of the length.
     """

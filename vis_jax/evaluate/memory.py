@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of Linux control groups, in bytes
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # limit in bytes
 
 LOOPS = ("scan", "while")
 VIEWS = ("broadcast_in_dim", "copy", "expand_dims", "reshape", "squeeze")

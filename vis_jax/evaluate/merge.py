@@ -29,9 +29,9 @@ def merge(
 
     Args:
       dataset: annotated videos.
-      folder: of the partial files; receives the results.
-      run_id: what the predictions depend on.
-      count: of shares.
+      folder: folder of the partial files; receives the results.
+      run_id: identifies everything that the predictions depend on.
+      count: number of shares.
 
     Returns:
       Metrics of `vis_jax.scoring.score`, with tracking, per category and per video.
@@ -43,8 +43,8 @@ def merge(
     """
     folder = Path(folder)
     shares = [Share(number, count) for number in range(1, count + 1)]
-    there = partial_files(folder)
-    missing = [share for share in shares if share not in there]
+    available = partial_files(folder)
+    missing = [share for share in shares if share not in available]
     with ExitStack() as stack:
         parts = [
             stack.enter_context(Finished(folder, run_id, share))

@@ -37,7 +37,7 @@ class PartialFolder:
     def __init__(self, output: epath.Path, path: Path, *, remote: bool) -> None:
         self.output, self.path, self.remote = output, path, remote
         self._kept = 0.0
-        self._known: set[Share] = set()  # whose files were copied in either direction
+        self._known: set[Share] = set()  # shares with files copied in either direction
 
     def fetch(self, own: Share | None = None) -> None:
         """Copies partial files from the bucket.
@@ -78,7 +78,7 @@ class PartialFolder:
                 return
             try:
                 self.keep(share)
-            except Exception as error:  # of any file system
+            except Exception as error:  # any file system's error
                 self._kept = time.monotonic()
                 text = f"{self.output}: results up to here are not there yet: {error}"
                 print(printable(f"warning: {text}"), file=sys.stderr)

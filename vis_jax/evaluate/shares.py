@@ -53,7 +53,7 @@ def divide(weights: Sequence[int], count: int) -> list[list[int]]:
     best possible one.
 
     Args:
-      weights: of the items, such as frames of videos.
+      weights: weights of the items, such as frames of videos.
       count: number of shares; some are empty if it exceeds the number of items.
 
     Returns:

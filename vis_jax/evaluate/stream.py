@@ -65,7 +65,7 @@ class Program(NamedTuple):
     """System bound to its variables, with the conventions for calling it.
 
     Attributes:
-      start, step: of the system.
+      start, step: `start` and `step` of the system.
       window, render, limit: see `systems.system.System`.
       canvases: height and width in pixels of the only canvases it runs on; () = any.
       memory: estimates the memory of a step; None: unknown.
@@ -141,7 +141,7 @@ def noting_lost(frames: Iterator[FrameResult], limit: str) -> Iterator[FrameResu
     end.
 
     Args:
-      frames: of a video.
+      frames: frames of a video.
       limit: setting that limits the number of tracks.
     """
     lost = 0

@@ -28,7 +28,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 _STRIDE = 8  # pixels of the pivot between sampled mask points
 
 
-class View(NamedTuple):
+class Resolution(NamedTuple):
     """Predictions for a video at one resolution."""
 
     found: Predictions  # every query of the system, in every frame
@@ -63,7 +63,7 @@ def run_program(program: Program, test: TestSettings) -> Stream:
         states = [begin(program, piece.clip, clock) for piece in pieces]
         with clock("model"):
             views = [
-                View(program.step(state, piece.clip)[1], piece)
+                Resolution(program.step(state, piece.clip)[1], piece)
                 for state, piece in zip(states, pieces, strict=True)
             ]
             jax.block_until_ready([view.found for view in views])
@@ -91,7 +91,7 @@ def _resized(
 
 
 def merge(
-    views: list[View], *, pivot: int, top: int, clock: Clock = NO_CLOCK
+    views: list[Resolution], *, pivot: int, top: int, clock: Clock = NO_CLOCK
 ) -> Iterator[FrameResult]:
     """Yields the frames of the mean of the views, each matched to the pivot.
 
@@ -99,7 +99,7 @@ def merge(
     pairs at the original size.
 
     Args:
-      views: of one video.
+      views: views of one video.
       pivot: index of the view that the others are matched to.
       top: number of pairs to keep.
       clock: times the masks.
@@ -129,12 +129,12 @@ def merge(
         yield FrameResult(frame, tracks, objects, segmentations, piece.sizes.original)
 
 
-def _rows(pivot: View, view: View) -> np.ndarray:
+def _rows(pivot: Resolution, view: Resolution) -> np.ndarray:
     """Returns the view's query for each query of the pivot."""
     height, width = pivot.piece.sizes.content
     grid = (-(-height // _STRIDE), -(-width // _STRIDE))
 
-    def to_grid(one: View) -> tuple[Array, Matrices]:
+    def to_grid(one: Resolution) -> tuple[Array, Matrices]:
         logits = jnp.asarray(one.found.mask_logits)
         size = (logits.shape[2], logits.shape[3])
         return logits, matrices(size, one.piece.sizes._replace(original=grid))

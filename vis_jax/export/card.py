@@ -35,7 +35,7 @@ def card_of(facts: Facts, *, licence: str, usage: str) -> str:
     """Formats a model card.
 
     Args:
-      facts: of the model.
+      facts: facts of the model.
       licence: of the weights; "unknown" if it was not given.
       usage: Markdown that explains how to load the files.
     """

@@ -170,8 +170,8 @@ def file_name(kind: str, shape: ClipShape, suffix: str = ".jax_export") -> str:
 
     Args:
       kind: START or STEP.
-      shape: of its clips.
-      suffix: of the file format.
+      shape: shape of its clips.
+      suffix: suffix of the file format.
     """
     return f"{kind}_{shape}{suffix}"
 

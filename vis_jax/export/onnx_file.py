@@ -23,14 +23,14 @@ from vis_jax.structures import Clip, Predictions
 
 STATE, NEXT = "state/", "next_state/"
 ONNX, ARRAYS = ".onnx", ".safetensors"  # suffixes of a step and of its initial state
-_OPSET = 21  # of the default domain; needs ONNX Runtime 1.20 or later
+_OPSET = 21  # default domain; needs ONNX Runtime 1.20 or later
 
 
 def write_onnx(path: Path, step: NamedStep, variables: Mapping[str, Any]) -> None:
     """Writes a step with its weights.
 
     Args:
-      path: of the file.
+      path: path of the file.
       step: see `stablehlo.named_step`.
       variables: arrays by name.
 
@@ -152,7 +152,7 @@ class OnnxSystem:
     """`start` and `step` of a system that was exported to ONNX.
 
     Args:
-      folder: of the files.
+      folder: folder of the files.
       states: initial state for each clip shape, arrays by name.
 
     Raises:

@@ -29,7 +29,7 @@ from vis_jax.export.manifest import (
 )
 from vis_jax.structures import Clip, Predictions
 
-_MOST_BYTES = 256 << 20  # of a program; its variables are in another file
+_MOST_BYTES = 256 << 20  # maximum size of a program, without its variables
 _BYTECODE = b"ML\xefR"  # magic number of MLIR bytecode; JAX would also read MLIR text
 # Constrains the number of frames of a program; JAX replaces it.
 _HARMLESS_CALLS = {"shape_assertion"}
@@ -124,7 +124,7 @@ def read_programs(
 
     Args:
       folder: as written by `stablehlo.write_programs`.
-      manifest: of the folder.
+      manifest: manifest of the folder.
       variables: arrays or shapes by name.
 
     Raises:
@@ -149,7 +149,7 @@ def read_program(path: Path, digest: str) -> export.Exported:
     """Reads a program and checks it.
 
     Args:
-      path: of its file.
+      path: path of its file.
       digest: SHA-256 of the file's bytes, in hexadecimal digits.
 
     Raises:

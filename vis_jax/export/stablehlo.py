@@ -134,9 +134,8 @@ def export_programs(
     Args:
       system: to lower.
       variables: arrays or shapes by name.
-      shape: of the clips; frames may be None if the system allows any number.
-      multiple: with any number of frames, clips have a multiple of this, at least
-        twice.
+      shape: shape of the clips; frames may be None if the system allows any number.
+      multiple: with any number of frames, clips have 2, 3, .. times as many.
       batched: a step takes the clips of any number of videos, each with its state,
         along a leading axis.
 
@@ -151,7 +150,6 @@ def export_programs(
     clip = shapes_like(shape, frames)
     try:
         step = named_step(system, variables, clip)
-
         start = functools.partial(first_state, system, clip)
         call, taken = step.call, (step.state, step.clip)
         if batched:
@@ -197,7 +195,7 @@ def write_programs(
     Args:
       folder: an existing folder.
       system, variables, multiple, batched: see `export_programs`.
-      shapes: of the clips.
+      shapes: shapes of the clips.
 
     Returns:
       The value of `Manifest.programs`.
@@ -242,10 +240,10 @@ def manifest_of(
     """Returns the manifest of a system's programs.
 
     Args:
-      system: that was exported.
+      system: system that was exported.
       test: its test settings.
       programs: see `write_programs`.
-      name: of the system.
+      name: name of the system.
       categories: (category id, name) of labels 0, 1, ..
       batched: see `export_programs`.
     """

@@ -19,7 +19,7 @@ from vis_jax.formats.results_json import check_category, parse_entries, with_are
 from vis_jax.formats.tracks import ResultTrack, TruthFile
 
 _PIECE = 1 << 19  # bytes of entries handled at once
-_ENORMOUS = 1e18  # scores from here on are no finite numbers to `results_json`
+_ENORMOUS = 1e18  # from here on, `results_json` decides what is finite
 
 _SPACE = b" \t\n\r"
 # A list, and the first entry up to its first colon.
@@ -49,10 +49,10 @@ _HEAD = msgspec.json.Decoder(_Head)
 class PlainList(NamedTuple):
     """The text of a JSON list, decoded in pieces.
 
-    A piece runs from one comma to another. With brackets in the place of both it has to
-    be a list of at least one entry: this shows that the commas are those between
-    entries, as text cut at any other place is not JSON. So places to cut may be guessed
-    from how the first entry begins.
+    A piece is the text between two commas. Put in brackets, it must parse as a list
+    with at least one entry, which proves that both commas separate entries: text cut
+    anywhere else is not JSON. Cuts may thus be guessed from the start of the first
+    entry.
     """
 
     content: mmap.mmap

@@ -72,7 +72,7 @@ class Checker(NamedTuple):
         if not isinstance(value, str | bool) and not is_finite(value):
             self.fail(f"{where}: {key}", "an integer >= 0", value)
         if not is_integer(value) or value < 0:
-            kind = f"{self.side}: ids that are no integers >= 0"
+            kind = f"{self.side}: ids that are not integers >= 0"
             self.tolerate(kind, f"{where}: {key}", "an integer >= 0", value)
         return cast(Id, plain_id(value))
 
@@ -83,7 +83,7 @@ class Checker(NamedTuple):
             self.fail(f"{where}: {key}", "an id", value)
         found = cast(Id, plain_id(value))
         if type(found) is not type(value) and not is_integer(value):
-            kind = f"{self.side}: ids of another type, as 1.0 for 1"
+            kind = f"{self.side}: ids of another type, such as 1.0 for 1"
             self.tolerate(kind, f"{where}: {key}", f"{found}", value)
         return found
 
@@ -146,12 +146,12 @@ def plain_id(value: object) -> object:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether a value is an int or NumPy integer, not a bool."""
+    """Returns whether a value is an int or NumPy integer, not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_finite(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number, not a bool."""
+    """Returns whether a value is a finite number, not a bool."""
     if is_integer(value):
         return abs(value) < 10**18
     return isinstance(value, float | np.floating) and math.isfinite(value)

@@ -241,7 +241,7 @@ def _score(entry: dict, where: str, checker: Checker) -> float:
         return float(score)
     if not isinstance(score, int | float) or score != score:
         checker.fail(f"{where}: score", "a finite number", score)
-    kind = "results: scores that are no finite number"
+    kind = "results: scores that are not finite numbers"
     checker.tolerate(kind, f"{where}: score", "a finite number", score)
     try:
         return float(score)

@@ -149,7 +149,7 @@ def runs_from_counts(counts: np.ndarray, lengths: np.ndarray, pixels: int) -> Ru
     Args:
       counts: int64 [R], of all masks one after the other.
       lengths: int64 [K], the number of counts of each mask.
-      pixels: what the counts of a mask must add up to.
+      pixels: total that the counts of each mask must add up to.
     """
     splits = np.concatenate([[0], np.cumsum(lengths)])
     bad = (counts < 0) | (counts > pixels)

@@ -185,7 +185,7 @@ def _joined(string: bytes, size: list[int]) -> bytes:
 
     counts = [0]
     for place, run in enumerate(run_lengths(string).tolist()):
-        if len(counts) % 2 != place % 2:  # of the same kind as the last
+        if len(counts) % 2 != place % 2:  # same kind as the last
             counts[-1] += run
         elif run:
             counts.append(run)

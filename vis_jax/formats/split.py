@@ -35,7 +35,7 @@ def split_videos(truth: TruthFile, *, num_held_out: int, seed: int) -> Split:
       seed: selects the split.
 
     Raises:
-      ValueError: a number not between 1 and that of the videos less one, or fewer than
+      ValueError: `num_held_out` is below 1 or leaves no video, or there are fewer than
         two videos.
     """
     videos = sorted(truth.videos)
@@ -56,8 +56,8 @@ def split_videos(truth: TruthFile, *, num_held_out: int, seed: int) -> Split:
     sides: tuple[list[Id], list[Id]] = ([], [])
     while waiting:
         category = _rarest(holders, set(waiting))
-        here = [v for v in waiting if category is None or v in holders[category]]
-        for video_id in here:
+        candidates = [v for v in waiting if category is None or v in holders[category]]
+        for video_id in candidates:
             need = room if category is None else lacking[category]
             open_sides = [side for side in (0, 1) if room[side] > 0]
             side = max(open_sides, key=lambda s: (need[s], room[s]))
@@ -65,7 +65,7 @@ def split_videos(truth: TruthFile, *, num_held_out: int, seed: int) -> Split:
             room[side] -= 1
             for other, ids in holders.items():
                 lacking[other][side] -= video_id in ids
-        placed = set(here)
+        placed = set(candidates)
         waiting = [video_id for video_id in waiting if video_id not in placed]
     return Split(sorted(sides[0]), sorted(sides[1]))
 

@@ -12,7 +12,7 @@ import numpy as np
 # Id of a video or category: an integer; in irregular files any number or text.
 Id = int | float | str
 
-MAX_PREDICTIONS = (1, 10, 100)  # scored of each video and category
+MAX_PREDICTIONS = (1, 10, 100)  # predictions scored per video and category
 
 
 class TruthVideo(NamedTuple):
@@ -48,8 +48,8 @@ class TruthTrack(NamedTuple):
     crowd: bool
     segmentations: list[dict | None]
     areas: np.ndarray  # int64[T], pixels, counted from the masks; 0 where absent
-    mean_area: float  # pixels, of the `areas` given in the file that are not zero
-    occlusion: float | None  # share of the worse half of its frames; OVIS only
+    mean_area: float  # pixels, mean of the nonzero `areas` in the file
+    occlusion: float | None  # mean weight of the more occluded half; OVIS only
 
 
 class ResultTrack(NamedTuple):
@@ -65,21 +65,21 @@ class ResultTrack(NamedTuple):
 
 
 class TruthFile(NamedTuple):
-    """A truth file. `tracks` in file order."""
+    """Content of a ground-truth file; `tracks` are in file order."""
 
     name: str
     videos: dict[Id, TruthVideo]
     categories: dict[Id, str]
-    tracks: list[TruthTrack]  # also those of unknown videos and categories
-    tolerated: Counter  # defects let pass, by kind
+    tracks: list[TruthTrack]  # including unknown videos and categories
+    tolerated: Counter  # number of tolerated defects by kind
 
 
 class Results(NamedTuple):
-    """A results file. `tracks` in file order."""
+    """Content of a results file; `tracks` are in file order."""
 
     name: str
     tracks: list[ResultTrack]
-    tolerated: Counter  # defects let pass, by kind
+    tolerated: Counter  # number of tolerated defects by kind
 
 
 def mean_nonzero(areas: np.ndarray) -> float:

@@ -57,7 +57,7 @@ def parse_truth(
     videos = _videos(content, checker)
     categories = _categories(content, checker)
     if content.get("annotations") is None:
-        checker.fail("annotations", "a list (this file holds no truth)", None)
+        checker.fail("annotations", "a list (this file has no ground truth)", None)
     tracks, seen = [], set()
     for index, entry in enumerate(checker.items(content, "annotations", "top level")):
         track = _track(entry, index, videos, checker)
@@ -65,8 +65,9 @@ def parse_truth(
             checker.tolerate("truth: id 0", f"annotations[{index}]: id", ">= 1", 0)
         if track.track_id in seen:
             where = f"annotations[{index}]: id"
-            if track.video_id not in videos:  # it would stand for the others
-                checker.fail(where, "a new id of a track of no video", track.track_id)
+            if track.video_id not in videos:  # it would replace the earlier track
+                expected = "a new id for a track without a video"
+                checker.fail(where, expected, track.track_id)
             checker.tolerate("truth: duplicate id", where, "a new id", track.track_id)
         if track.category_id not in categories:
             where = f"annotation {track.track_id}: category_id"
@@ -88,7 +89,7 @@ def _videos(content: dict, checker: Checker) -> dict[Id, TruthVideo]:
         size = checker.size([height, width], f"{where}: height, width")
         names = entry.get("file_names")
         if names is not None and not isinstance(names, list | tuple):
-            kind = "truth: file names that are no list"
+            kind = "truth: file names that are not a list"
             checker.tolerate(kind, f"{where}: file_names", "a list", names)
             names = None
         length = _length(entry, names, where, checker)
@@ -294,7 +295,7 @@ def _run_lengths(entry: object, here: str, video: TruthVideo, checker: Checker) 
 
 
 def is_size(size: object, expected: list[int]) -> TypeGuard[list[int]]:
-    """Whether a size equals another as a list of ints; 10.0 and true do not."""
+    """Returns whether a size equals another as a list of ints; 10.0 and true do not."""
     if type(size) is not list or size != expected:
         return False
     return type(size[0]) is type(size[1]) is int

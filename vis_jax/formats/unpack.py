@@ -18,7 +18,7 @@ from typing import Any
 
 from vis_jax.formats.json_checks import FormatError, open_regular, reading, show
 
-MAX_BYTES = 8 << 30  # of unpacked JSON: ten times the largest result of a benchmark
+MAX_BYTES = 8 << 30  # unpacked JSON: ten times the largest result of a benchmark
 MAX_RATIO = 100  # unpacked bytes of one packed byte; results have about 3
 SMALL_BYTES = 64 << 20  # up to this size the ratio is not checked
 

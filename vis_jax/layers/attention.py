@@ -72,8 +72,8 @@ class MultiHeadAttention(nn.Module):
 
     Attributes:
       dim, heads: channels, and the heads that share them.
-      kernel_init: of queries, keys and values.
-      bias_init: of all four layers.
+      kernel_init: initialiser of queries, keys and values.
+      bias_init: initialiser of all four layers.
     """
 
     dim: int

@@ -41,7 +41,7 @@ class MSDeformAttention(nn.Module):
 
         Args:
           queries: with position embeddings added.
-          tokens: of all levels, concatenated, each row by row.
+          tokens: tokens of all levels, concatenated, each row by row.
           references: x, y in [0, 1], the same for all levels.
           shapes: height and width of each level in pixels.
         """

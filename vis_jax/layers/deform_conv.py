@@ -10,7 +10,7 @@ from vis_jax.layers.conv import MSRA, Conv, normalised
 from vis_jax.ops.deform_conv import deform_conv
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
-_SIDE = 3  # of the kernel
+_SIDE = 3  # kernel side
 _TAPS = _SIDE * _SIDE
 
 
@@ -27,7 +27,7 @@ class DeformConv(nn.Module):
     Attributes:
       features: output channels.
       norm: a key of `layers.conv.NORMS`.
-      groups: of the convolution; all share the offsets.
+      groups: groups of the convolution; all share the offsets.
       modulated: every sample also has a weight in [0, 1], initially one half.
     """
 

@@ -22,7 +22,7 @@ class LocalAttention(nn.Module):
 
     Attributes:
       dim, heads: channels, and the heads that share them.
-      radius: of the window, whose side is 2 * radius + 1.
+      radius: radius of the window, whose side is 2 * radius + 1.
     """
 
     dim: int

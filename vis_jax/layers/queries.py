@@ -26,7 +26,7 @@ class DecoderSettings:
     dim: Count = 256  # channels; a multiple of 4 and of heads
     mask_dim: Count | None = None  # channels of the mask embeddings; None = dim
     layers: Count = 9  # decoder layers; each predicts
-    heads: Count = 8  # of the attention
+    heads: Count = 8  # attention heads
     queries: Count = 100  # most instances per clip
     mlp_dim: Count = 2048  # width of the feed-forward part
 

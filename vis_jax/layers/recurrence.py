@@ -38,9 +38,9 @@ class Recurrence(nn.Module):
         """Returns the output and the cell of this frame.
 
         Args:
-          x: of this frame.
+          x: input of this frame.
           hidden: output of the last frame, initially 0.
-          cell: of the last frame, initially 0.
+          cell: cell state of the last frame, initially 0.
         """
         dim = x.shape[-1]
         if self.kind == "none":

@@ -21,7 +21,7 @@ from vis_jax.layers.deform import centre_tap
 from vis_jax.ops.deform_conv import deform_conv
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
-_SIDE = 3  # of the kernels
+_SIDE = 3  # kernel side
 
 
 class TemporalSampling(nn.Module):
@@ -59,8 +59,8 @@ class TemporalSampling(nn.Module):
         offsets = self._offsets(x, 4)
         sampled = self._sample(frames, offsets, 4, centre_tap, channels)
         embeds = self._embed(sampled)
-        there = jnp.concatenate([jnp.ones(1, bool), valid])
-        weights = similarity_weights(embeds.astype(jnp.float32), there)
+        usable = jnp.concatenate([jnp.ones(1, bool), valid])
+        weights = similarity_weights(embeds.astype(jnp.float32), usable)
         found = (weights[..., None].astype(self.dtype) * sampled).sum(axis=0)
         gate = self.param("gate", nn.initializers.zeros, (), jnp.float32)
         return centre + jnp.asarray(gate, self.dtype) * (found - centre)
@@ -119,7 +119,7 @@ def similarity_weights(
     """Returns the softmax over frames of each cell's cosine similarity to frame 0.
 
     Args:
-      embeds: of the frames, the centre first.
+      embeds: embeddings of the frames, the centre first.
       valid: frames that take part, including the centre.
     """
     square = jnp.square(embeds).sum(axis=-1, keepdims=True)

@@ -8,7 +8,7 @@ from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.depthwise import depthwise
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
-_EPSILON = 1e-6  # of the norm
+_EPSILON = 1e-6  # for the norm
 
 
 class Upscale(nn.Module):

@@ -67,9 +67,9 @@ class Block(nn.Module):
     `dtype`.
 
     Attributes:
-      heads, key_bias: of the attention.
+      heads, key_bias: parameters of the attention.
       mlp_dim: width of the MLP.
-      epsilon: of the norms: 1e-6 in DINOv2, 1e-5 in DINOv3.
+      epsilon: epsilon of the norms: 1e-6 in DINOv2, 1e-5 in DINOv3.
     """
 
     heads: int

@@ -118,8 +118,8 @@ def match_at_first_sight(
 
     Args:
       class_logits, masks: of one prediction.
-      truth: of one clip, without a leading axis.
-      points: of each frame, shared by all queries and instances.
+      truth: ground truth of one clip, without a leading axis.
+      points: points of each frame, shared by all queries and instances.
       weights: settings.
       known: queries of instances matched before this clip; -1 = none.
     """
@@ -156,7 +156,7 @@ def class_targets(
 
     Args:
       matched: from `match_at_first_sight`.
-      truth: of the clip.
+      truth: ground truth of the clip.
       shape: number of queries, and the class of unmatched ones.
       absent: `Settings.absent_class`.
     """

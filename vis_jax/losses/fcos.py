@@ -16,7 +16,7 @@ from vis_jax.losses.classification import sigmoid_focal
 from vis_jax.ops.boxes import generalized_box_iou
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_LEAST_WEIGHT = 1e-6  # of all boxes, as in mmdetection
+_LEAST_WEIGHT = 1e-6  # minimum sum over all boxes, as in mmdetection
 
 # Loss of identities: focal, per-identity logistic, or softmax over identities and
 # background.
@@ -90,7 +90,7 @@ def dense_focal(
     """Returns the focal loss of all locations, divided by the number of positives.
 
     Args:
-      logits: of classes or identities.
+      logits: logits of classes or identities.
       labels: K for background.
       image_valid: False marks images to ignore.
       positive: locations assigned to an object.
@@ -113,7 +113,7 @@ def id_loss(
     two kinds.
 
     Args:
-      logits: of identities; for softmax the last column is the background.
+      logits: logits of identities; for softmax the last column is the background.
       ids: identity of each location; one past the last for none.
       kind: see the type.
       image_valid: False marks images to ignore.

@@ -42,12 +42,12 @@ def track_loss(
     Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2.
 
     Args:
-      embeds: of the regions.
-      reference: of the objects in the reference frame.
+      embeds: embeddings of the regions.
+      reference: embeddings of the objects in the reference frame.
       truth: object slot of each region, the same in both frames.
       counted: regions assigned to an object.
       present: objects in the reference frame; all others are "none".
     """
     logits = jax.vmap(match_logits)(embeds, reference, present)
-    there = jnp.take_along_axis(present, truth, axis=1)
-    return match_loss(logits, jnp.where(there, truth + 1, 0), counted)
+    in_reference = jnp.take_along_axis(present, truth, axis=1)
+    return match_loss(logits, jnp.where(in_reference, truth + 1, 0), counted)

@@ -30,7 +30,7 @@ def lovasz_softmax(
     """Returns the loss of every class, eq. 8; usually averaged over those present.
 
     Args:
-      probs: of every class.
+      probs: probabilities of every class.
       labels: 0 .. K - 1.
       valid: False ignores a pixel.
     """
@@ -45,7 +45,7 @@ def lovasz_class(
     """Returns the loss of one class of `lovasz_softmax`.
 
     Args:
-      probs: of the class.
+      probs: probabilities of the class.
       targets: pixels of the class.
       valid: False ignores a pixel.
     """

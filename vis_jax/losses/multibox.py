@@ -105,7 +105,7 @@ def multibox_losses(
       objects: with leading axis B.
       image_valid: False marks images to ignore.
       priors: in pixels.
-      coder: of the deltas.
+      coder: box coder of the deltas.
       rule: see the type.
     """
 
@@ -169,7 +169,7 @@ def match_priors(
 
     Args:
       priors: in pixels.
-      objects: of one image.
+      objects: objects of one image.
       rule: see the type.
     """
     real = objects.valid & ~objects.crowd
@@ -217,8 +217,8 @@ def class_loss(
 
     Args:
       class_logits: the first class is the background.
-      labels: of the ground-truth objects, 0 .. K - 1.
-      match: of the priors.
+      labels: labels of the ground-truth objects, 0 .. K - 1.
+      match: match of the priors.
       negatives: number per positive; at least one prior is left out.
     """
     hardness = jax.nn.logsumexp(class_logits, axis=-1) - class_logits[:, 0]
@@ -259,9 +259,9 @@ def mask_loss(
     Args:
       rng: random key.
       prototypes: at a quarter of the canvas.
-      coefficients: of the priors.
+      coefficients: coefficients of the priors.
       objects: ground truth; masks are compared at prototype resolution.
-      match: of the priors.
+      match: match of the priors.
       most: most positives trained.
     """
     cells = (prototypes.shape[0], prototypes.shape[1])

@@ -48,7 +48,7 @@ def proposal_losses(
       targets: deltas from an anchor to its ground truth; used where positive.
       positive: anchors matched to a ground-truth box; others are negative.
       valid: False marks padding.
-      beta: of the smooth L1 loss: 0 in detectron2, else 1 / 9.
+      beta: beta of the smooth L1 loss: 0 in detectron2, else 1 / 9.
     """
     losses = optax.losses.sigmoid_binary_cross_entropy(
         objectness_logits, positive.astype(jnp.float32)
@@ -78,7 +78,7 @@ def region_losses(
         class.
       labels: 0 .. K, K = background.
       valid: False marks padding.
-      beta: of the smooth L1 loss: 0 in detectron2, 1 / 9 in torchvision, 1 in
+      beta: beta of the smooth L1 loss: 0 in detectron2, 1 / 9 in torchvision, 1 in
         mmdetection.
     """
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(

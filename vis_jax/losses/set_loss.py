@@ -81,7 +81,7 @@ def set_loss(
 
     Args:
       class_logits: K outputs, or K + 1 with no object last, by `weights.kind`.
-      mask_embeds: of every query in every frame.
+      mask_embeds: mask embeddings of every query in every frame.
       features: mask features, in the compute dtype.
       truth: targets with a leading batch axis.
       key: random key of the step, split per clip and set.

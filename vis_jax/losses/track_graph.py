@@ -21,7 +21,7 @@ from vis_jax.losses.lovasz import lovasz_class
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 _DECAY = 0.8  # weight of a frame relative to the next, in the class loss
-_RELEASED_SCALE = 0.285  # of these weights: they sum to 1.0176 over 10 frames
+_RELEASED_SCALE = 0.285  # with it these weights sum to 1.0176 over 10 frames
 
 
 def match_loss(
@@ -34,7 +34,7 @@ def match_loss(
     """Sums the logistic loss over pairs of a track and a detection.
 
     Args:
-      match_logits: that both show the same object.
+      match_logits: logits of the pairs showing the same object.
       targets: see `match_targets`.
       pairs: the track was in memory before the frame, and the detection is real.
       frame_valid: False marks frames to ignore.
@@ -52,7 +52,7 @@ def start_loss(
     """Sums the logistic loss over detections.
 
     Args:
-      start_logits: that the detection is an object without a track.
+      start_logits: logits of detections being objects without a track.
       targets: see `start_targets`.
       valid: False marks detections that are padding.
       frame_valid: False marks frames to ignore.
@@ -97,7 +97,7 @@ def score_loss(
     """Returns the weighted cross-entropy of classes, summed over tracks and frames.
 
     Args:
-      class_logits: of the tracks after each frame.
+      class_logits: class logits of the tracks after each frame.
       classes: see `class_targets`.
       scored: see `scored_tracks`.
       weights: see `frame_weights`.
@@ -128,7 +128,7 @@ def mask_truth(
     Where objects overlap, the one with the lowest index wins.
 
     Args:
-      masks: of all objects, False for padded objects.
+      masks: masks of all objects, False for padded objects.
       frame_valid: False marks frames to ignore.
       size: height and width of the content, at the top left; the rest is ignored.
       stride: 1 uses every pixel.
@@ -161,7 +161,7 @@ def segmentation_loss(
     would be.
 
     Args:
-      mask_logits: of the slots, very low for inactive tracks.
+      mask_logits: mask logits of the slots, very low for inactive tracks.
       truth: see the type.
       slots: see `object_slots`.
       canvas: H and W in pixels.

@@ -73,10 +73,10 @@ def identity_samples(
     ass_a = ((counts @ shared) / np.maximum(1, counts @ pairs)).mean(1)
     idf1 = idtp / np.maximum(1, idtp + 0.5 * (idfp + idfn))
     switches = (counts @ np.array([x.clear.IDSW for x in every])).astype(float)
-    there = idtp + idfn > 0  # annotated masks
+    defined = idtp + idfn > 0  # annotated masks
     return {
-        "IDF1": np.where(there, idf1, np.nan),
-        "AssA": np.where(there, ass_a, np.nan),
+        "IDF1": np.where(defined, idf1, np.nan),
+        "AssA": np.where(defined, ass_a, np.nan),
         "IDSW": switches,
     }
 

@@ -90,8 +90,8 @@ def explain_pairs(pairs: Counter[tuple[Id, Id]]) -> str | None:
     if shift and number >= MOST * total:
         relation = f"{abs(shift)} {'above' if shift > 0 else 'below'}"
         return (
-            f"category ids look shifted: in {number} of {total} tracks found, that of"
-            f" the results is {relation} that of the truth"
+            f"category ids look shifted: in {number} of {total} tracks found, the id in"
+            f" the results is {relation} that of the ground truth"
         )
     best = {a: image.most_common(1)[0] for a, image in images.items()}
     number = sum(n for _, n in best.values())
@@ -102,5 +102,5 @@ def explain_pairs(pairs: Counter[tuple[Id, Id]]) -> str | None:
     more = ", .." if len(moved) > _SHOWN else ""
     return (
         f"category ids look exchanged: in {number} of {total} tracks found, the results"
-        f" have {shown}{more} of the truth"
+        f" have {shown}{more} of the ground truth"
     )

@@ -77,13 +77,13 @@ def clear(overlaps: VideoOverlaps, *, iou_threshold: float) -> Clear:
     """Matches the tracks of one video frame by frame and counts the outcomes.
 
     Args:
-      overlaps: of one video.
+      overlaps: overlaps of one video.
       iou_threshold: pairs below never match.
     """
     G = overlaps.num_truths
     present, found, runs = np.zeros((3, G), np.int64)
     last = np.full(G, -1)  # prediction that a track was matched with last
-    before = np.full(G, -1)  # that of the last frame with tracks and predictions
+    before = np.full(G, -1)  # match in the last frame with tracks and predictions
     IDSW = TP = FN = FP = 0
     iou_sum = 0.0
     for rows, columns, iou in zip(*overlaps[:3], strict=True):
@@ -133,7 +133,7 @@ def shared_frames(
     """Counts frames in which two tracks match, int64[G, D], and in all per prediction.
 
     Args:
-      overlaps: of one video.
+      overlaps: overlaps of one video.
       iou_threshold: pairs below never match.
     """
     D = len(overlaps.scores)

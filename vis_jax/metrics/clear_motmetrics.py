@@ -59,7 +59,7 @@ def count(overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float) ->
     """Matches the tracks of one video frame by frame and counts the outcomes.
 
     Args:
-      overlaps: of all predictions.
+      overlaps: overlaps of all predictions.
       kept: bool, the predictions that take part.
       iou_threshold: pairs below never match.
     """
@@ -85,8 +85,8 @@ def count(overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float) ->
 class FrameMatch(NamedTuple):
     """Matches between annotated tracks and predictions in one frame."""
 
-    truth_ids: list[int]  # of the tracks in the frame, 0 .. G - 1 of the video
-    result_ids: list[int]  # of the predictions, 0 .. D - 1
+    truth_ids: list[int]  # tracks in the frame, as indices 0 .. G - 1
+    result_ids: list[int]  # predictions in the frame, as indices 0 .. D - 1
     partner: dict[int, int]  # prediction of each track that has one
     switches: list[int]  # tracks whose prediction differs from their last one
     distance: float  # 1 - IoU, summed over the pairs
@@ -98,7 +98,7 @@ def match_frames(
     """Matches the tracks of one video frame by frame.
 
     Args:
-      overlaps: of all predictions.
+      overlaps: overlaps of all predictions.
       kept: bool, the predictions that take part.
       iou_threshold: pairs below never match.
     """

@@ -66,8 +66,7 @@ def compare(
 
     Raises:
       FormatError: a file is malformed.
-      ValueError: there are fewer than two files, no samples, no ground-truth videos, or
-        no folder for the output.
+      ValueError: too few files, samples or videos, or no folder for the output.
     """
     if (number := len(results_paths)) < 2:
         raise ValueError(f"results: expected two files or more, got {number}")

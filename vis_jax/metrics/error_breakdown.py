@@ -220,8 +220,8 @@ def _frames_followed(
     for rows, columns, iou in zip(*overlaps[:3], strict=True):
         if iou.size:
             best, value = iou.argmax(0), iou.max(0)
-            there = value >= FOUND
-            frames[columns[there], rows[best[there]]] += 1
+            matched = value >= FOUND
+            frames[columns[matched], rows[best[matched]]] += 1
     return frames
 
 

@@ -82,8 +82,8 @@ def _blocks(
 
 
 def _present(tracks: list, t: int) -> np.ndarray:
-    there = [i for i, x in enumerate(tracks) if t < len(x.areas) and x.areas[t] > 0]
-    return np.array(there, np.int64)
+    present = [i for i, x in enumerate(tracks) if t < len(x.areas) and x.areas[t] > 0]
+    return np.array(present, np.int64)
 
 
 def _mask_iou(truths: list, predictions: list, t: int) -> np.ndarray:

@@ -108,5 +108,5 @@ def _alignment(
         agree[np.ix_(rows, columns)] += share
         count_g[rows] += 1
         count_d[0, columns] += 1
-    # Tracks that are never there share nothing.
+    # Tracks that are never visible share nothing.
     return count_g, count_d, agree / np.maximum(1, count_g + count_d - agree)

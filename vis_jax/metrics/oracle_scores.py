@@ -158,8 +158,8 @@ def _owners(predictions: Tracks, truths: list[TruthTrack]) -> np.ndarray:
     owner = np.full((len(predictions), len(overlaps.ious)), -1)
     for t, (rows, columns, iou) in enumerate(zip(*overlaps[:3], strict=True)):
         if iou.size:
-            there = iou.max(0) >= FOUND
-            owner[columns[there], t] = rows[iou.argmax(0)[there]]
+            matched = iou.max(0) >= FOUND
+            owner[columns[matched], t] = rows[iou.argmax(0)[matched]]
     return owner
 
 

@@ -251,7 +251,7 @@ def main(words: str) -> None:
     job = ScoringJob(*fields)
     try:
         truth = load_truth(job.truth, official_quirks=job.official_quirks)
-    except FormatError:  # which the first process reports
+    except FormatError:  # reported by the first process
         return
     found = _find_part(job, truth, (start, stop))
     sys.stdout.buffer.write(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))

@@ -221,7 +221,7 @@ def measure(overlaps: VideoOverlaps, score_threshold: float) -> Measures:
     """Computes all tracking metrics of one video.
 
     Args:
-      overlaps: of all predictions.
+      overlaps: overlaps of all predictions.
       score_threshold: predictions below it are left out.
     """
     kept = overlaps.scores >= score_threshold
@@ -256,7 +256,7 @@ def _kept(overlaps: VideoOverlaps, kept: np.ndarray) -> VideoOverlaps:
     """Selects the kept predictions, and drops tracks that are never visible.
 
     Args:
-      overlaps: of all predictions.
+      overlaps: overlaps of all predictions.
       kept: bool[D].
     """
     renumber = np.cumsum(kept) - 1

@@ -25,8 +25,8 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 
-class Range(NamedTuple):
-    """Range of area and occlusion of the tracks that count; both ends inclusive."""
+class Bounds(NamedTuple):
+    """Bounds of area and occlusion of the tracks that count; both ends inclusive."""
 
     name: str
     area: tuple[float, float]  # mean pixels over the frames with a mask
@@ -34,15 +34,15 @@ class Range(NamedTuple):
 
 
 AREAS = (
-    Range("all", (0, 1e10), None),
-    Range("small", (0, 128**2), None),
-    Range("medium", (128**2, 256**2), None),
-    Range("large", (256**2, 1e10), None),
+    Bounds("all", (0, 1e10), None),
+    Bounds("small", (0, 128**2), None),
+    Bounds("medium", (128**2, 256**2), None),
+    Bounds("large", (256**2, 1e10), None),
 )
 OCCLUSIONS = (
-    Range("light", (0, 1e10), (0.0, 0.25)),
-    Range("moderate", (0, 1e10), (0.25, 0.5)),
-    Range("heavy", (0, 1e10), (0.5, 1.0)),
+    Bounds("light", (0, 1e10), (0.0, 0.25)),
+    Bounds("moderate", (0, 1e10), (0.25, 0.5)),
+    Bounds("heavy", (0, 1e10), (0.5, 1.0)),
 )
 
 
@@ -158,7 +158,7 @@ def match_videos(
 
 
 def _without_truths(
-    groups: dict[tuple[Id, Id], list[ResultTrack]], ranges: tuple[Range, ...]
+    groups: dict[tuple[Id, Id], list[ResultTrack]], ranges: tuple[Bounds, ...]
 ) -> dict[tuple[Id, Id], Matches]:
     """Matches at once all predictions in videos without a track of their category."""
     best = {key: best_first(group) for key, group in groups.items()}
@@ -174,7 +174,7 @@ def _without_truths(
     }
 
 
-def _outside(tracks: list[ResultTrack], ranges: tuple[Range, ...]) -> np.ndarray:
+def _outside(tracks: list[ResultTrack], ranges: tuple[Bounds, ...]) -> np.ndarray:
     """Returns the predictions out of range: bool[A, 1, D]."""
     low, high = np.array([r.area for r in ranges]).T[..., None]
     area = np.array([track.mean_area for track in tracks])
@@ -202,7 +202,7 @@ def best_first(predictions: list[ResultTrack]) -> list[ResultTrack]:
 def match(
     predictions: list[ResultTrack],
     truths: list[TruthTrack],
-    ranges: tuple[Range, ...],
+    ranges: tuple[Bounds, ...],
     *,
     official_quirks: bool,
 ) -> Matches:
@@ -265,7 +265,7 @@ def accumulate(found: list[list[Matches]], num_ranges: int) -> Curves:
     return Curves(precision, recall, scores)
 
 
-def summarise(curves: Curves, ranges: tuple[Range, ...]) -> dict[str, float | None]:
+def summarise(curves: Curves, ranges: tuple[Bounds, ...]) -> dict[str, float | None]:
     """Computes the official metrics: means over defined entries, None if undefined.
 
     Args:
@@ -309,7 +309,7 @@ def _group(tracks: list, truth: TruthFile) -> defaultdict:
     return groups
 
 
-def _out_of_range(truths: list[TruthTrack], ranges: tuple[Range, ...]) -> np.ndarray:
+def _out_of_range(truths: list[TruthTrack], ranges: tuple[Bounds, ...]) -> np.ndarray:
     """Returns the tracks out of range: bool[A, G]."""
     out = np.zeros((len(ranges), len(truths)), bool)
     for a, (_, (low, high), occlusion) in enumerate(ranges):

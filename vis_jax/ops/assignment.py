@@ -51,7 +51,7 @@ def match_logits(
     neither normalised nor scaled, so they are computed in full float32.
 
     Args:
-      embeds: of the regions.
+      embeds: embeddings of the regions.
       memory: embeddings of the known objects.
       memory_valid: False marks padding in the memory.
 

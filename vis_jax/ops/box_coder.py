@@ -16,7 +16,7 @@ class BoxCoder(NamedTuple):
     """Scaling of box deltas.
 
     Attributes:
-      stds: of dx, dy, dw, dh; raw deltas are divided by them.
+      stds: standard deviations of dx, dy, dw, dh; raw deltas are divided by them.
       log_range: bounds on the log of the side ratio when decoding.
     """
 

@@ -32,7 +32,7 @@ def match_by_iou(
     """Matches each candidate to the ground truth it overlaps most, the first on ties.
 
     Args:
-      iou: of ground truth and candidates.
+      iou: IoU of ground truth and candidates.
       truth_valid: False marks padding.
       positive: least IoU of a positive.
       negative: IoU below which a candidate is negative; without ground truth all are.

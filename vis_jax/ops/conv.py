@@ -32,8 +32,8 @@ def convolve(
 
     Args:
       x: maps of images.
-      kernel: of odd side.
-      stride: of both axes, in pixels.
+      kernel: kernel of odd side.
+      stride: stride of both axes, in pixels.
       dilation: spacing of the taps, in pixels; 1 with groups.
 
     Raises:

@@ -34,7 +34,7 @@ def deform_conv(
         input and output.
       offsets: y, x of every tap in pixels; G equal parts of the channels.
       modulation: weight of every sample; None = 1.
-      stride, padding, dilation: of both axes, in pixels.
+      stride, padding, dilation: values for both axes, in pixels.
 
     Raises:
       ValueError: the output size does not match the offsets, or channels do not divide

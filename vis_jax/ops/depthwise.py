@@ -25,7 +25,7 @@ def depthwise(
 
     Args:
       x: maps.
-      kernel: of odd side.
+      kernel: kernel of odd side.
     """
     side, (height, width) = kernel.shape[0], x.shape[1:3]
     padded, total = _pad(x, side), jnp.zeros_like(x)

@@ -34,11 +34,11 @@ def dynamic_masks(
     Args:
       params: weights of the three layers, each [outputs, inputs] row by row, then their
         biases; see `num_params`.
-      features: of the mask branch.
+      features: features of the mask branch.
       locations: x, y in pixels where the instances were detected.
-      strides: of the levels on which they were detected, in pixels.
-      stride: of the mask features, in pixels; cell j has its centre at
-        stride j + stride // 2.
+      strides: strides of the levels on which they were detected, in pixels.
+      stride: stride of the mask features, in pixels; cell j has its centre at stride j
+        + stride // 2.
 
     Raises:
       ValueError: `params` do not match the number of feature channels.

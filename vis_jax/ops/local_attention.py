@@ -30,8 +30,8 @@ def local_attention(
     are hardly larger than the window.
 
     Args:
-      queries: of the attending map; scaled here by 1 / sqrt(d).
-      keys, values: of the attended map.
+      queries: queries of the attending map; scaled here by 1 / sqrt(d).
+      keys, values: keys and values of the attended map.
       relative: added to the logits, per window position.
       value_bias: added to the values, per window position.
     """

@@ -279,7 +279,7 @@ def mask_pool(
 
     Args:
       features: a map; logits are resized to it, without antialiasing.
-      logits: of the masks.
+      logits: logits of the masks.
       valid: False marks masks without pixels of their own.
       background: logit of the background.
 

@@ -30,7 +30,7 @@ def nms_by_label(
 
     Args:
       boxes: in pixels.
-      scores: of the boxes.
+      scores: scores of the boxes.
       labels: classes, or pyramid levels.
       valid: False marks boxes that are neither kept nor suppress others.
       iou_threshold: a box is suppressed if its IoU with a better kept one is above
@@ -105,7 +105,7 @@ def fast_nms(
 
     Args:
       boxes: in pixels or relative units.
-      scores: of the boxes; for several classes, the best.
+      scores: scores of the boxes; for several classes, the best.
       valid: False marks boxes that are neither kept nor suppress others.
       iou_threshold: a box is suppressed if its IoU with a better one is above this.
       candidates: number of best boxes that take part.
@@ -133,7 +133,7 @@ def fast_nms_each_label(
 
     Args:
       boxes, valid, iou_threshold: see `fast_nms`.
-      scores: of each label; a box may be kept for several labels.
+      scores: scores of each label; a box may be kept for several labels.
       candidates: number of best boxes per label that take part.
       size: most boxes returned, over all labels.
 
@@ -216,8 +216,8 @@ def group_duplicates(
     slot and absorbs all others that overlap it.
 
     Args:
-      masks: of the detections.
-      scores: of the detections; ties in input order.
+      masks: masks of the detections.
+      scores: scores of the detections; ties in input order.
       valid: False marks detections that are never grouped with others.
       iou_threshold: masks with at least this IoU share a slot.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from vis_jax.typing import Array, Float32
 
-_EPSILON = 1e-6  # of the normalisation, as in DETR
+_EPSILON = 1e-6  # in the normalisation, as in DETR
 _TEMPERATURE = 10_000.0
 
 
@@ -49,7 +49,7 @@ def sine_2d(
     """Returns 2D embeddings: the row in the first half of channels, then the column.
 
     Args:
-      height, width: of the map in pixels.
+      height, width: height and width of the map in pixels.
       dim: number of channels, even.
     """
     return _plane(sine_1d(height, dim // 2), sine_1d(width, dim // 2))

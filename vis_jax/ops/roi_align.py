@@ -4,6 +4,7 @@ Letters: S side of the output, L levels.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -90,21 +91,15 @@ def pyramid_roi_align(
       levels: level of each box.
       scales: cells per pixel of each level.
       size: height and width of the output.
-      samples: points per axis in each output cell, averaged; a fixed number, or one per
-        box and axis.
+      samples: points per axis and output cell, averaged; fixed, or per box and axis.
       convention: alignment of boxes on the map.
 
     Returns:
       Array with the dtype of `features`.
     """
-    heights = [m.shape[0] for m in features]
-    widths = [m.shape[1] for m in features]
-    starts = [0]
-    for rows, columns in zip(heights, widths, strict=True):
-        starts.append(starts[-1] + rows * columns)
     table = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in features])
     height, width, start = (
-        jnp.array(x, jnp.int32)[levels] for x in (heights, widths, starts[:-1])
+        jnp.array(x, jnp.int32)[levels] for x in _table_layout(features)
     )
     scaled = boxes * jnp.array(scales, jnp.float32)[levels][:, None] - convention.shift
     low, high = scaled[:, :2], scaled[:, 2:]
@@ -122,10 +117,20 @@ def pyramid_roi_align(
     total = jnp.zeros((boxes.shape[0], *size, table.shape[-1]), table.dtype)
     if isinstance(samples, Adaptive):
         return _sum_over_pairs(add, total, down, across)
-    for row in down:
-        for column in across:
-            total = add(total, row, column)
+    for row, column in itertools.product(down, across):
+        total = add(total, row, column)
     return total
+
+
+def _table_layout(
+    features: Sequence[Float[Array, "_ _ C"]],
+) -> tuple[list[int], list[int], list[int]]:
+    """Returns height, width and first row in the table of cells, of each level."""
+    heights, widths = ([m.shape[axis] for m in features] for axis in (0, 1))
+    starts = [0]
+    for rows, columns in zip(heights[:-1], widths[:-1], strict=True):
+        starts.append(starts[-1] + rows * columns)
+    return heights, widths, starts
 
 
 def dense_roi_align(
@@ -250,8 +255,8 @@ def _dense_weights(
     cells = jnp.arange(length, dtype=jnp.int32).reshape(1, 1, -1)
     weights = jnp.zeros((len(low), bins * parts, length), jnp.float32)
     for reading in readings:
-        there = reading.cells[..., None] == cells
-        weights += jnp.where(there, reading.weights[..., None], 0.0)
+        found = reading.cells[..., None] == cells
+        weights += jnp.where(found, reading.weights[..., None], 0.0)
     return weights.reshape(len(low), bins, parts, length).mean(axis=2)
 
 
@@ -280,13 +285,13 @@ def _samples(
         return [_Sample(jnp.asarray(x, jnp.float32)[None], share) for x in places]
     # Point k of a bin exists where the bin is more than k cells long.
     numbers = np.arange(samples.most, dtype=np.float32)[:, None]
-    there = (extent[None] > bins * numbers)[..., None]
-    count = jnp.maximum(there.sum(axis=0), 1).astype(jnp.float32)
+    found = (extent[None] > bins * numbers)[..., None]
+    count = jnp.maximum(found.sum(axis=0), 1).astype(jnp.float32)
     first = jnp.arange(bins, dtype=jnp.float32)[None]
     return [
         _Sample(
             (first + (number + 0.5) / count) / bins,
-            jnp.where(there[number], 1 / count, 0.0),
+            jnp.where(found[number], 1 / count, 0.0),
         )
         for number in range(samples.most)
     ]

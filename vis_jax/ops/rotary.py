@@ -37,12 +37,12 @@ def rotary_positions(
     of the channels.
 
     Args:
-      height, width: of the grid in patches.
+      height, width: height and width of the grid in patches.
       dim: channels per head, a multiple of 4.
       theta: see above.
       content: height and width of the top-left part that is not padding, whose edges
         are then -1 and 1; None = the whole grid.
-      scale: of y and x; None = 1.
+      scale: scale of y and x; None = 1.
     """
     frequency = theta ** (-4.0 * jnp.arange(dim // 4, dtype=jnp.float32) / dim)
 

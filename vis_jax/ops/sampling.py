@@ -70,7 +70,7 @@ def sample_positives(
 
     Args:
       rng: random key.
-      positive: of the candidates.
+      positive: which candidates are positive.
       most: most samples; fewer if there are fewer candidates.
     """
     draw = jax.random.uniform(rng, positive.shape)

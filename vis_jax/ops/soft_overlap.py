@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, Float32
 
-_EPSILON = 1e-6  # of the soft IoU, as in IFC
+_EPSILON = 1e-6  # in the soft IoU, as in IFC
 
 
 class FrameOverlaps(NamedTuple):
@@ -71,7 +71,7 @@ def soft_match_cost(
     Inter-Frame Recurrent Attention", 2022, over all pixels of the shared frames.
 
     Args:
-      logits: of the predictions.
+      logits: logits of the predictions.
       probs: target tubes.
       shared: frames in which tube m is compared with all predictions.
     """

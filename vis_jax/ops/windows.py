@@ -33,7 +33,7 @@ def shift_attend(height: int, width: int, window: int, shift: int) -> np.ndarray
     """Returns which tokens of a window were neighbours before a roll by -shift.
 
     Args:
-      height, width: of the padded map, in tokens.
+      height, width: height and width of the padded map, in tokens.
 
     Returns:
       bool[W, K, K], True where the query (first) may attend to the key.

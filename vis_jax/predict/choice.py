@@ -41,9 +41,9 @@ class ObjectFilter:
         if self._all:
             return found
         tracks, kept = self._of_tracks(found.tracks)
-        there = np.flatnonzero(kept[found.rows])
-        masks = [found.segmentations[i] for i in there]
-        rows = found.rows[there]
+        positions = np.flatnonzero(kept[found.rows])
+        masks = [found.segmentations[i] for i in positions]
+        rows = found.rows[positions]
         return found._replace(tracks=tracks, rows=rows, segmentations=masks)
 
     def _of_tracks(self, tracks: LiveTracks) -> tuple[LiveTracks, np.ndarray]:

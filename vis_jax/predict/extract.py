@@ -12,7 +12,7 @@ from data_pipeline.datasets.ytvis_json import MAX_FRAMES, stays_inside
 from data_pipeline.images import JPEG_QUALITY
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN
-from vis_jax.predict.many import OneVideo, Videos, find_videos
+from vis_jax.predict.many import FoundVideos, OneVideo, find_videos
 from vis_jax.predict.part import Part
 from vis_jax.predict.sources import Source, open_source
 from vis_jax.predict.staging import publish, staging
@@ -37,7 +37,7 @@ class Extracted(NamedTuple):
     warnings: tuple[str, ...]  # anomalies of the video
 
 
-def find(source: str) -> Videos:
+def find(source: str) -> FoundVideos:
     """Returns the videos of a file, a folder of videos, or a list (.txt).
 
     Raises:
@@ -51,7 +51,7 @@ def find(source: str) -> Videos:
     opened = open_source(source)
     file = Path(opened.path)
     size = file.stat().st_size if file.is_file() else 0
-    return Videos((OneVideo(source, opened.name, size),), ())
+    return FoundVideos((OneVideo(source, opened.name, size),), ())
 
 
 def extract(

@@ -24,7 +24,7 @@ class Write(Protocol):
         ...
 
 
-class Format(NamedTuple):
+class OutputFormat(NamedTuple):
     """An output format.
 
     Attributes:
@@ -53,27 +53,29 @@ def _coco(path: Path, result: "VideoResult") -> None:
 
 
 FORMATS = {
-    "json": Format(RESULTS, f"YouTube-VIS results with track ids, and {INFO}"),
-    "jsonl": Format(TRACKS, "a line per frame, written as it is processed"),
-    "csv": Format(
+    "json": OutputFormat(RESULTS, f"YouTube-VIS results with track ids, and {INFO}"),
+    "jsonl": OutputFormat(TRACKS, "a line per frame, written as it is processed"),
+    "csv": OutputFormat(
         "tracks.csv",
         "a row per object and frame",
         lambda path, result: _text(path, result.to_csv()),
     ),
-    "mot": Format(
+    "mot": OutputFormat(
         "mot.txt",
         "boxes in MOTChallenge format",
         lambda path, result: _text(path, result.to_mot()),
     ),
-    "mots": Format(
+    "mots": OutputFormat(
         "mots.txt",
         "masks without overlaps in MOTS format",
         lambda path, result: _text(path, result.to_mots()),
     ),
-    "coco": Format("coco.json", "COCO annotations with track ids", _coco),
-    "ids": Format(IDS, "a PNG per frame, with one track id per pixel"),
-    "html": Format(PAGE, "self-contained page to scrub through frames with masks"),
-    "mp4": Format(VIDEO, "the video with masks and labels"),
+    "coco": OutputFormat("coco.json", "COCO annotations with track ids", _coco),
+    "ids": OutputFormat(IDS, "a PNG per frame, with one track id per pixel"),
+    "html": OutputFormat(
+        PAGE, "self-contained page to scrub through frames with masks"
+    ),
+    "mp4": OutputFormat(VIDEO, "the video with masks and labels"),
 }
 DEFAULT = ("json", "jsonl", "mp4")
 PICTURED = {"html", "mp4"}  # need the frames again once the objects are known

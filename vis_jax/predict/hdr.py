@@ -10,9 +10,9 @@ NAMES = {PQ: "PQ", HLG: "HLG"}
 WHITE = 203.0  # cd/m2 of HDR diffuse white (ITU-R BT.2408, table 1)
 PEAK = 1000.0  # cd/m2; brighter light is clipped
 KNEE = 0.5  # fraction of diffuse white below which light is unchanged
-GAMMA = 2.4  # of an SDR display (ITU-R BT.1886)
-SYSTEM_GAMMA = 1.2  # of HLG on a display of PEAK (ITU-R BT.2100, table 5)
-LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020
+GAMMA = 2.4  # gamma of an SDR display (ITU-R BT.1886)
+SYSTEM_GAMMA = 1.2  # HLG on a display of PEAK (ITU-R BT.2100, table 5)
+LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # BT.2020
 # Linear BT.2020 RGB to BT.709 (ITU-R BT.2087, section 3).
 TO_709 = np.array(
     [

@@ -27,7 +27,7 @@ _LEAST = 8  # sizes are powers of two from here, to limit compilations
 
 
 class LabelLinker:
-    """A `Linker` of data_pipeline.convert.foreign.
+    """An `IdentityLinker` of data_pipeline.convert.foreign.
 
     Args:
       min_iou: minimum overlap of a label with the last label of its track, in (0, 1].
@@ -55,22 +55,22 @@ class LabelLinker:
         slots = _size(len(labels))  # each label may start a track
         width = _size(max(map(len, frames.values()), default=0))
         bank, identities = empty_bank(slots, 0), [0] * len(labels)
-        last: "dict[int, ForeignLabel]" = {}  # of each track
+        last: "dict[int, ForeignLabel]" = {}  # last label of each track
         for frame in sorted(frames):
-            here = frames[frame]
+            members = frames[frame]
             last = {
                 track: label
                 for track, label in last.items()
                 if frame - label.frame <= self._max_gap + 1
             }
-            found = [labels[k] for k in here]
+            found = [labels[k] for k in members]
             overlaps = np.zeros((width, slots), np.float32)
             rows = _overlaps(found, list(last.values()))
             columns = np.array([track - 1 for track in last], np.int32)
             overlaps[: len(found), columns] = rows
             numbers = [categories.index(label.category) for label in found]
             bank, tracks = self._step(bank, numbers, overlaps)
-            for k, track in zip(here, tracks, strict=True):
+            for k, track in zip(members, tracks, strict=True):
                 identities[k] = track
                 last[track] = labels[k]
         return identities

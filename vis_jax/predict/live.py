@@ -18,7 +18,7 @@ import numpy as np
 from vis_jax.predict import hdr
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.source import FOLDER_FPS, Source
-from vis_jax.predict.video_file import Frame, Input, VideoReader, check_bounds
+from vis_jax.predict.video_file import DecodedFrame, Input, VideoReader, check_bounds
 
 CAMERA, STDIN = "camera:", "-"
 
@@ -114,7 +114,7 @@ def from_pipe(
     except PredictError as error:
         if regular:
             raise
-        hint = "of an mp4 on a pipe the index has to be in front, as faststart puts it"
+        hint = "the index of an mp4 on a pipe must come first, as with faststart"
         raise PredictError(f"{error}; {hint}") from error
 
 
@@ -165,7 +165,7 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
         damage = [f"{what.name}: {reader.damage}"] if reader.damage else []
         warnings[:] = [*ends, *damage]
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[DecodedFrame]:
         if not unread:
             raise PredictError(f"{what.name}: can be read only once")
         try:
@@ -201,7 +201,7 @@ def _raw(name: str, pipe: _Pipe, size: tuple[int, int], fps: Fraction) -> Source
     check_bounds(name, height, width)
     warnings: list[str] = []
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[DecodedFrame]:
         number = 0
         while True:
             data = bytearray()
@@ -213,7 +213,7 @@ def _raw(name: str, pipe: _Pipe, size: tuple[int, int], fps: Fraction) -> Source
             if len(data) < 3 * height * width:
                 break
             pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-            yield Frame(pixels, float(number / fps))
+            yield DecodedFrame(pixels, float(number / fps))
             number += 1
         if data:
             expected = f"expected {3 * height * width} bytes, got {len(data)}"

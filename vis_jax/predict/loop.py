@@ -18,7 +18,7 @@ from vis_jax.predict.formats import FORMATS, PICTURED, read_formats, write_finis
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
 from vis_jax.predict.staging import check_output, publish, staging
-from vis_jax.predict.writer import RequestedOutputs, Writer
+from vis_jax.predict.writer import OutputWriter, RequestedOutputs
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult, Stream
@@ -173,7 +173,7 @@ def _write_all(
     choice = ObjectFilter(names, wanted.classes, wanted.tracks)
     results = _checked(frames, finder.stream(frames, clock=clock), len(names))
     try:
-        with Writer(folder, source, names, wanted, rate, clock) as writer:
+        with OutputWriter(folder, source, names, wanted, rate, clock) as writer:
             for found in _until(stop, results):
                 first = first or time.perf_counter()
                 found = choice.of(found)
@@ -318,8 +318,8 @@ def warning_lines(source: Source, wanted: RequestedOutputs) -> list[str]:
     if source.pixel_aspect != 1:
         ratio = "{}:{}".format(*source.pixel_aspect.as_integer_ratio())
         lines.append(
-            f"{source.path}: pixels of {ratio} (width:height), not square; masks and"
-            " boxes are of the frames as they are stored"
+            f"{source.path}: pixels are not square but {ratio} (width:height); masks"
+            " and boxes are those of the stored frames"
         )
     if source.dynamic_range:
         lines.append(

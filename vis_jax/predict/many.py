@@ -50,18 +50,18 @@ class OneVideo(NamedTuple):
             found = json.loads((folder / RUN).read_text())
         except (OSError, ValueError):
             return False
-        there = all((folder / file).exists() for file in files)
-        return found == self.record(run_id) and there
+        complete = all((folder / file).exists() for file in files)
+        return found == self.record(run_id) and complete
 
 
-class Videos(NamedTuple):
+class FoundVideos(NamedTuple):
     """Videos found in a source."""
 
     videos: tuple[OneVideo, ...]
     ignored: tuple[str, ...]  # paths in a folder that are not videos
 
 
-def find_videos(sources: Sequence[str]) -> Videos | None:
+def find_videos(sources: Sequence[str]) -> FoundVideos | None:
     """Returns the videos of a folder, list or several sources; None for one video.
 
     A folder with images is one video. Otherwise its videos are its files with one of
@@ -84,7 +84,7 @@ def find_videos(sources: Sequence[str]) -> Videos | None:
         own, others = ([Path(source).expanduser()], []) if several is None else several
         paths += own
         ignored += others
-    return Videos(_named(paths), tuple(ignored))
+    return FoundVideos(_named(paths), tuple(ignored))
 
 
 def _is_live(source: str) -> bool:
@@ -137,7 +137,7 @@ def _has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    """Whether a folder has images; False if it cannot be read."""
+    """Returns whether a folder has images; False if it cannot be read."""
     try:
         return any(_has_suffix(p, IMAGE_SUFFIXES) for p in folder.iterdir())
     except OSError:

@@ -89,8 +89,8 @@ class Progress(Clock):
             self._bar.update()
         elif time.monotonic() - self._line > LINE_EVERY:
             self._line = time.monotonic()
-            of = f" of {self._total:,}" if self._total else ""
-            print(f"{'frames':<14}{self.frames_done:,}{of} done", file=sys.stderr)
+            total = f" of {self._total:,}" if self._total else ""
+            print(f"{'frames':<14}{self.frames_done:,}{total} done", file=sys.stderr)
 
     def _tell(self, phase: str, text: str) -> None:
         """Prints a line for a finished phase, once."""

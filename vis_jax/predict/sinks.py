@@ -70,12 +70,9 @@ class VideoSink:
             self._stream.height = height + height % 2
             self._stream.width = width + width % 2
             self._stream.pix_fmt = "yuv420p"
-            # Some players assume BT.601 for untagged video, others BT.709.
             context = self._stream.codec_context
             context.time_base = self._base
-            context.colorspace = context.color_primaries = ITU_BT_709
-            context.color_trc = ITU_BT_709
-            context.color_range = LIMITED_RANGE
+            _tag_colours(self._stream)
             if pixel_aspect != 1:
                 context.sample_aspect_ratio = pixel_aspect
             self._sound = SoundCopy(sound, self._container) if sound else None
@@ -129,6 +126,14 @@ class VideoSink:
             if self._sound is not None:
                 self._sound.close()
             self._container.close()
+
+
+def _tag_colours(stream: "VideoStream") -> None:
+    """Tags BT.709, as some players assume BT.601 for untagged video."""
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = ITU_BT_709
+    context.color_trc = ITU_BT_709
+    context.color_range = LIMITED_RANGE
 
 
 def id_map(

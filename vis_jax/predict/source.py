@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from vis_jax.predict.sound import Sound
-from vis_jax.predict.video_file import Frame
+from vis_jax.predict.video_file import DecodedFrame
 
 FOLDER_FPS = Fraction(6)  # YouTube-VIS annotates every fifth frame at 30 fps
 
@@ -26,7 +26,7 @@ class Source:
     width: int
     num_frames: int | None  # None: unknown until the end
     fps: Fraction  # frames per second; FOLDER_FPS if the source has no rate
-    read: Callable[[], Iterator[Frame]] = field(repr=False)
+    read: Callable[[], Iterator[DecodedFrame]] = field(repr=False)
     # One per frame of a folder; () for other sources.
     file_names: tuple[str, ...] = field(default=(), repr=False)
     live: bool = False

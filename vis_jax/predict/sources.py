@@ -23,7 +23,7 @@ from vis_jax.predict.part import WHOLE_VIDEO, Part
 from vis_jax.predict.sound import Sound
 from vis_jax.predict.source import FOLDER_FPS, Source
 from vis_jax.predict.video_file import (
-    Frame,
+    DecodedFrame,
     Input,
     VideoReader,
     check_bounds,
@@ -88,7 +88,7 @@ def _live_part(source: Source, part: Part) -> Source:
     if part == WHOLE_VIDEO:
         return source
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[DecodedFrame]:
         begin = None
         frames = ((frame.seconds, frame) for frame in source.read())
         for seconds, frame in part.chosen(frames):
@@ -126,11 +126,11 @@ def from_arrays(
     rate = FOLDER_FPS if fps is None else Fraction(fps)
     rest = chain([first], iterator) if count is None else frames
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[DecodedFrame]:
         for number, frame in enumerate(rest):
             where = f"{name}, frame {number}"
             check_same_size(where, _array_size(where, frame), (height, width))
-            yield Frame(frame, float(number / rate))
+            yield DecodedFrame(frame, float(number / rate))
 
     return Source(
         name=name,
@@ -250,7 +250,7 @@ def _image_size(path: Path) -> tuple[int, int]:
     return size
 
 
-def _read_images(paths: list[Path], rate: Fraction) -> Iterator[Frame]:
+def _read_images(paths: list[Path], rate: Fraction) -> Iterator[DecodedFrame]:
     for number, path in enumerate(paths):
         fail = partial(DataError, path)
         try:
@@ -258,7 +258,7 @@ def _read_images(paths: list[Path], rate: Fraction) -> Iterator[Frame]:
                 pixels = read_rgb(image, fail)
         except DataError as error:
             raise _unreadable(path, error) from error
-        yield Frame(pixels, float(number / rate))
+        yield DecodedFrame(pixels, float(number / rate))
 
 
 def _unreadable(path: Path, error: DataError) -> PredictError:
@@ -286,7 +286,7 @@ def _video(path: Path, part: Part) -> Source:
         sound = Sound(str(path.absolute()), reader.sound_codec, float(reader.begin))
     warnings: list[str] = []
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[DecodedFrame]:
         frames = VideoReader(what, part)
         yield from frames
         warnings[:] = [f"{path}: {frames.damage}"] if frames.damage else []

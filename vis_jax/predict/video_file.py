@@ -33,7 +33,7 @@ _LEAST_TIMES = 6  # .. at least from these, and a gap is longer by ..
 _GAP = 1.5  # .. more than this factor.
 
 
-class Frame(NamedTuple):
+class DecodedFrame(NamedTuple):
     """A decoded frame and its display time."""
 
     pixels: np.ndarray  # uint8 [H, W, 3], RGB, upright
@@ -164,12 +164,12 @@ class VideoReader:
         if self._gaps is not None and self._gaps.missing:
             count, first = self._gaps.missing, self._gaps.first
             texts.append(
-                f"the times of its frames leave room for {count} more, the first after"
-                f" number {first}: they may have been dropped before they came"
+                f"frame times have room for {count} more, the first after number"
+                f" {first}: they may have been dropped on the way"
             )
         return "; ".join(texts) or None
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Yields the frames.
 
         Raises:
@@ -192,7 +192,7 @@ class VideoReader:
                 if self._gaps is not None:
                     self._gaps.add(number, seconds)
             self._count = number + 1
-            yield Frame(np.ascontiguousarray(pixels), seconds)
+            yield DecodedFrame(np.ascontiguousarray(pixels), seconds)
 
     def close(self) -> None:
         """Closes a video before its end."""
@@ -215,7 +215,8 @@ class VideoReader:
                 self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
                 frames = self._timed(_packets(container, stream), begin)
                 for _, frame in part.chosen(frames):
-                    transfer = stream.codec_context.color_trc  # of the current frame
+                    # Transfer function of the current frame.
+                    transfer = stream.codec_context.color_trc
                     self.transfer = transfer if transfer in hdr.NAMES else None
                     yield frame
         except (av.FFmpegError, OSError) as error:

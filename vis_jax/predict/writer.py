@@ -19,7 +19,7 @@ from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.clock import Clock
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.video import VideoResult
-from vis_jax.visualize.colours import STYLE, Style
+from vis_jax.visualize.colours import STYLE, DrawStyle
 from vis_jax.visualize.draw import draw_frame
 from vis_jax.visualize.trails import Trails
 
@@ -35,10 +35,10 @@ class RequestedOutputs(NamedTuple):
     fps: Fraction | float | None = None
     classes: tuple[str, ...] = ()  # classes to keep; () = all
     tracks: tuple[int, ...] = ()  # track ids to keep; () = all
-    style: Style = STYLE  # of the drawn video
+    style: DrawStyle = STYLE  # style of the drawn video
 
 
-class Writer:
+class OutputWriter:
     """Writes files frame by frame. A context manager.
 
     Args:
@@ -168,7 +168,7 @@ class Writer:
         content = {"frame": found.frame, "time": round(seconds, 6), "objects": objects}
         return json.dumps(content, allow_nan=False)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "OutputWriter":
         return self
 
     def __exit__(

@@ -66,7 +66,7 @@ def write_page(path: str | os.PathLike, content: dict) -> None:
     """Writes the page atomically.
 
     Args:
-      path: of the page; an existing file is replaced.
+      path: path of the page; an existing file is replaced.
       content: as in `render`.
 
     Raises:

@@ -15,8 +15,8 @@ from vis_jax.formats.unpack import read_json
 from vis_jax.report.tubes import ShownFrames
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # decoders of others start programs
-QUALITIES = (50, 20, 1)  # of WebP, 0 .. 100; the first that fits is used
-PICTURE_BYTES = 60_000  # of a picture's data URI
+QUALITIES = (50, 20, 1)  # WebP, 0 .. 100; the first that fits is used
+PICTURE_BYTES = 60_000  # maximum size of a picture's data URI
 _SHOWN = 100  # characters of a name in an error
 
 

@@ -31,9 +31,9 @@ class PredictedPage:
     following ones doubles.
 
     Args:
-      name: of the video.
+      name: name of the video.
       size: height and width of its frames, in pixels.
-      names: of the classes.
+      names: names of the classes.
       fps: frames per second.
     """
 
@@ -128,8 +128,8 @@ class PredictedPage:
 
     def _track(self, number: int) -> dict:
         label, score = self._tracks[number]
-        there = [t for t, masks in enumerate(self._frames) if masks.get(number)]
-        shown = range(there[0], there[-1] + 1) if there else range(0)
+        present = [t for t, masks in enumerate(self._frames) if masks.get(number)]
+        shown = range(present[0], present[-1] + 1) if present else range(0)
         return {
             "name": str(number),
             "class": label,

@@ -140,34 +140,46 @@ def tracks_of_video(
         None if finding.target is None else place.get(finding.target)
         for finding in shown
     ]
-    colours = _colours(targets, len(truths))
+    truth_entries = [
+        {
+            "name": str(g + 1),
+            "class": classes[track.category_id],
+            "colour": colour_text(g + 1),
+            "missed": number in tubes.missed,
+            "cover": runs(_at(cover.partners[g], view)),
+            "switches": [t // view.step for t in cover.switches[g]],
+        }
+        | pack_track(track.segmentations, view)
+        for g, (number, track) in enumerate(tubes.truths)
+    ]
     return view_entry(view) | {
-        "truths": [
-            {
-                "name": str(g + 1),
-                "class": classes[track.category_id],
-                "colour": colour_text(g + 1),
-                "missed": number in tubes.missed,
-                "cover": runs(_at(cover.partners[g], view)),
-                "switches": [t // view.step for t in cover.switches[g]],
-            }
-            | pack_track(track.segmentations, view)
-            for g, (number, track) in enumerate(tubes.truths)
-        ],
-        "predictions": [
-            {
-                "name": f"p{d + 1}",
-                "class": classes[finding.track.category_id],
-                "score": shown_score(finding.track.score),
-                "colour": colour_text(colours[d]),
-                "kind": finding.kind,
-                "target": targets[d],
-            }
-            | pack_track(finding.track.segmentations, view)
-            for d, finding in enumerate(shown)
-        ],
+        "truths": truth_entries,
+        "predictions": _prediction_entries(shown, targets, len(truths), classes, view),
         "hidden": len(tubes.findings) - len(shown),
     }
+
+
+def _prediction_entries(
+    shown: list[Finding],
+    targets: list[int | None],
+    truths: int,
+    classes: dict[Id, int],
+    view: ShownFrames,
+) -> list[dict]:
+    """Returns the predictions; `targets` are indices of the `truths` tracks."""
+    colours = _colours(targets, truths)
+    return [
+        {
+            "name": f"p{d + 1}",
+            "class": classes[finding.track.category_id],
+            "score": shown_score(finding.track.score),
+            "colour": colour_text(colours[d]),
+            "kind": finding.kind,
+            "target": targets[d],
+        }
+        | pack_track(finding.track.segmentations, view)
+        for d, finding in enumerate(shown)
+    ]
 
 
 def shown_score(score: float) -> float:

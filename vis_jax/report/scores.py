@@ -33,7 +33,7 @@ SHOWN_NUMBERS = ("AP", "AP50", "AP75", "AR10", "HOTA", "AssA", "IDF1", "MOTA", "
 class Settings(NamedTuple):
     """Options of a report."""
 
-    score_threshold: float = 0.3  # of predictions in time lines and identity switches
+    score_threshold: float = 0.3  # for predictions in time lines and identity switches
     official_quirks: bool = True  # as in `video_ap.evaluate`
     frames: Frames | None = None  # None: masks are shown on a plain background
     progress: bool = False
@@ -52,10 +52,10 @@ def write_score_report(
     """Writes one HTML file that compares results with the ground truth.
 
     Args:
-      path: of the file; an existing one is replaced.
+      path: path of the file; an existing one is replaced.
       truth, results: as read by `results_json`.
       numbers: output of `scoring.score`; tracking metrics are shown beside AP.
-      settings: of the report.
+      settings: settings of the report.
 
     Raises:
       OSError: the file cannot be written; names it.
@@ -198,7 +198,7 @@ class Budget:
         """Charges a video's tracks to the budget, and returns its pictures if they fit.
 
         Args:
-          video_id: of the video.
+          video_id: id of the video.
           tracks: as returned by `tracks_of_video`.
 
         Returns:

@@ -11,7 +11,7 @@ from vis_jax.visualize.colours import track_colour
 
 SIDE = 640  # maximum pixels of a shown frame's longer side
 VIDEO_BYTES = 4_000_000  # maximum for the tracks of one video
-MAX_FRAMES = 150  # of a video; longer ones show every 2nd, 3rd, .. frame
+MAX_FRAMES = 150  # longer videos show every 2nd, 3rd, .. frame
 
 # Replaces characters that JSON or HTML would escape by others outside "0" .. "o".
 TO_PAGE = str.maketrans("<>\\", "!#$")
@@ -36,7 +36,7 @@ def make_view(video: TruthVideo, length: int, most: int = MAX_FRAMES) -> ShownFr
 
     Args:
       video: with height and width.
-      length: of the video in frames; 0 counts as 1.
+      length: length of the video in frames; 0 counts as 1.
       most: maximum number of shown frames.
     """
     length = max(1, length)
@@ -79,10 +79,10 @@ def pack_track(segmentations: Sequence[dict | None], view: ShownFrames) -> dict:
     """
     shown = [segmentations[t] for t in view.frames if t < len(segmentations)]
     masks = [pack_mask(rle, view) if rle else 0 for rle in shown]
-    there = [i for i, mask in enumerate(masks) if mask]
-    if not there:
+    present = [i for i, mask in enumerate(masks) if mask]
+    if not present:
         return {"start": 0, "masks": []}
-    return {"start": there[0], "masks": masks[there[0] : there[-1] + 1]}
+    return {"start": present[0], "masks": masks[present[0] : present[-1] + 1]}
 
 
 def pack_mask(rle: dict, view: ShownFrames) -> str | int:

@@ -19,7 +19,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.frames_read = 0  # of the video, so far
+        self.frames_read = 0  # frames of the video read so far
         self.frames_done = 0  # frames whose outputs are all written, so far
         self._seconds: dict[str, float] = {}
         self._lock = threading.Lock()

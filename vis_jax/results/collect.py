@@ -28,7 +28,7 @@ class Collector:
     Args:
       top: number of (track, class) pairs in the result, those with the highest
         probability; a track may appear with several classes.
-      folder: of the temporary file; None: the system's temporary folder.
+      folder: folder of the temporary file; None: the system's temporary folder.
     """
 
     def __init__(self, top: int, folder: str | os.PathLike | None = None) -> None:
@@ -89,7 +89,7 @@ class Collector:
         result.
 
         Args:
-          num_frames: of the video.
+          num_frames: length of the video.
           size: height and width of a frame in pixels.
 
         Raises:

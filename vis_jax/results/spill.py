@@ -134,8 +134,8 @@ class TrackMasks(Sequence[dict]):
 
     Args:
       spill: file with the masks.
-      index: of the masks in the file.
-      num_frames: of the video.
+      index: index of the masks in the file.
+      num_frames: length of the video.
       empty: empty mask for frames without the track; all masks have its size.
     """
 

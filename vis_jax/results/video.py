@@ -88,8 +88,8 @@ class VideoResult:
     def masks(self, t: int) -> np.ndarray:
         """Returns the masks of all entries in frame `t`: bool [N, H, W]."""
         masks = np.zeros((len(self.scores), self.height, self.width), bool)
-        there, found = self._in_frame(t, range(len(masks)))
-        masks[there] = masks_of(found, (self.height, self.width))
+        visible, found = self._in_frame(t, range(len(masks)))
+        masks[visible] = masks_of(found, (self.height, self.width))
         return masks
 
     def boxes(self, t: int) -> np.ndarray:
@@ -98,8 +98,8 @@ class VideoResult:
         The box of an empty mask is zero.
         """
         boxes = np.zeros((len(self.scores), 4), np.float32)
-        there, found = self._in_frame(t, range(len(boxes)))
-        boxes[there] = boxes_of(found)
+        visible, found = self._in_frame(t, range(len(boxes)))
+        boxes[visible] = boxes_of(found)
         return boxes
 
     def _in_frame(self, t: int, entries: Sequence[int]) -> tuple[list[int], list[dict]]:
@@ -116,8 +116,8 @@ class VideoResult:
 
         entries, found = self._in_frame(t, self.best_entries.tolist())
         areas = coco_mask.area(found) if found else []
-        there = [i for i, area in enumerate(areas) if area]
-        return np.array(entries, int)[there], [found[i] for i in there]
+        visible = [i for i, area in enumerate(areas) if area]
+        return np.array(entries, int)[visible], [found[i] for i in visible]
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `results.json` and `video.json` into a folder, as `predict` does.

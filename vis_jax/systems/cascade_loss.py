@@ -7,7 +7,11 @@ from typing import NamedTuple, cast
 
 from vis_jax.detectors import cascade_settings
 from vis_jax.detectors.cascade import Cascade, CascadeFeatures
-from vis_jax.detectors.cascade_losses import TrainRules, TrueObjects, detector_losses
+from vis_jax.detectors.cascade_losses import (
+    CascadeTrainRules,
+    TrueObjects,
+    detector_losses,
+)
 from vis_jax.detectors.frame_pair import Pair
 from vis_jax.detectors.two_stage import BOX_SIDE, Levels
 from vis_jax.settings import Weight, section
@@ -59,8 +63,8 @@ class PairLosses(NamedTuple):
     """Losses of pairs of frames, and the features they were computed from."""
 
     aux: LossAux  # unweighted terms
-    key: CascadeFeatures  # of the key frames
-    other: Levels  # of the other frames; () if not requested
+    key: CascadeFeatures  # features of the key frames
+    other: Levels  # pyramid of the other frames; () if not requested
 
 
 def pair_losses(
@@ -70,7 +74,7 @@ def pair_losses(
     pair: Pair,
     sizes: Int32[Array, "B 2"],
     *,
-    rules: TrainRules,
+    rules: CascadeTrainRules,
     least: float,
     both: bool,
     pyramid: str = "pyramid",

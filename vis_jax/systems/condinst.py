@@ -20,7 +20,7 @@ from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import condinst_settings
 from vis_jax.detectors.condinst import (
     CondInstOutput,
-    FindRule,
+    LocationRule,
     build_modules,
     find,
     mask_logits,
@@ -71,7 +71,7 @@ class LossSettings(condinst_settings.LossSettings):
     detector: bool = True
 
 
-class NetworkOutput(NamedTuple):
+class PyramidOutput(NamedTuple):
     """Output of the network for images."""
 
     levels: Levels
@@ -91,7 +91,7 @@ class TestSettings(detect_then_track.TestSettings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    compute_dtype: Dtype = "float32"  # for the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
@@ -111,7 +111,7 @@ class Model(nn.Module):
     detector: nn.Module
     track_head: nn.Module | None
     ranges: tuple[float, ...]
-    rule: FindRule
+    rule: LocationRule
     style: str
 
     def features(
@@ -134,10 +134,10 @@ class Model(nn.Module):
         images: Float32[Array, "I H W 3"],
         train: bool,
         valid: Bool[Array, "I"] | None = None,
-    ) -> NetworkOutput:
+    ) -> PyramidOutput:
         """Returns the network output for images."""
         levels = self.features(images, train, valid)
-        return NetworkOutput(levels, self.detector(levels, train, valid))
+        return PyramidOutput(levels, self.detector(levels, train, valid))
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
         """Runs every part that has parameters, for initialisation."""
@@ -223,7 +223,7 @@ def build_model(settings: Settings) -> Model:
         ),
         track_head=TrackMap(model.fpn.dim, width, dtype) if width else None,
         ranges=settings.loss.ranges,
-        rule=FindRule(test.score, test.nms, test.candidates, test.objects),
+        rule=LocationRule(test.score, test.nms, test.candidates, test.objects),
         style=pixel_style(model.pixels, model.backbone),
     )
 
@@ -275,14 +275,14 @@ def pair_and_frame_loss(
 
 def _say(
     model: Model, variables: dict, batch: Batch, *, train: bool
-) -> tuple[NetworkOutput, dict]:
+) -> tuple[PyramidOutput, dict]:
     """Runs the network on all frames, without gradient if frozen; updates its stats."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
     if not train:
         said = model.apply(variables, images, False, method=Model.say)
-        return jax.lax.stop_gradient(cast(NetworkOutput, said)), {}
+        return jax.lax.stop_gradient(cast(PyramidOutput, said)), {}
     said, updates = model.apply(
         variables,
         images,
@@ -291,4 +291,4 @@ def _say(
         method=Model.say,
         mutable=["batch_stats"],
     )
-    return cast(NetworkOutput, said), dict(updates.get("batch_stats", {}))
+    return cast(PyramidOutput, said), dict(updates.get("batch_stats", {}))

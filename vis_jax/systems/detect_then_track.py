@@ -55,7 +55,7 @@ class Features(Protocol):
         """Returns arrays with the frames as their first axis.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           images: frames of one video.
           size: height and width of the content, at the top left.
         """
@@ -72,8 +72,8 @@ class Detect(Protocol):
         """Returns the objects, [T, N].
 
         Args:
-          variables: of the whole system.
-          features: of the frames.
+          variables: variables of the whole system.
+          features: features of the frames.
           size: height and width of the content, at the top left.
         """
         ...
@@ -89,8 +89,8 @@ class Describe(Protocol):
         """Returns the appearance features, [T, N].
 
         Args:
-          variables: of the whole system.
-          features: of the frames.
+          variables: variables of the whole system.
+          features: features of the frames.
           boxes: x1 y1 x2 y2 in canvas pixels.
         """
         ...
@@ -146,11 +146,11 @@ class Link(Protocol):
         """Returns the state after the frames, and all tracks so far.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           state: before the frames.
           clip: the frames.
           found: [T, N], detections of these frames.
-          features: of the frames, if the tracker reads them.
+          features: features of the frames, if the tracker reads them.
         """
         ...
 

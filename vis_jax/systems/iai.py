@@ -66,7 +66,7 @@ class TestSettings(iai_video.TestSettings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    compute_dtype: Dtype = "float32"  # for the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
@@ -77,7 +77,7 @@ class State(NamedTuple):
 
     memory: FrameMemory | None
     video: VideoIdentities
-    linked: Any  # of the tracker `iou`; None for any other link
+    linked: Any  # state of the tracker `iou`; None for any other link
 
 
 def build(settings: Settings) -> System:
@@ -182,9 +182,9 @@ def see_frame(
 
     Args:
       model, settings: the system's.
-      variables: of the model.
+      variables: variables of the model.
       state: before the frame.
-      features: of the backbone.
+      features: features of the backbone.
       size: height and width of the content in pixels.
       real: False for padding.
     """

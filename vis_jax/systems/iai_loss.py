@@ -27,9 +27,9 @@ from vis_jax.losses.multibox import ImageObjects
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.iai_model import (
+    IaiOutput,
     IdSettings,
     Model,
-    NetworkOutput,
     Stages,
     remember,
     start_memory,
@@ -59,16 +59,16 @@ class LossSettings(condinst_settings.LossSettings):
     permute: bool = False
 
 
-class Frame(NamedTuple):
+class TrainingFrame(NamedTuple):
     """Images at one time, or at all times with a leading axis T."""
 
-    features: Stages | TimedStages  # of the backbone
+    features: Stages | TimedStages  # backbone features
     objects: ImageObjects  # [B, M]
-    targets: Int32[Array, "*lead B M"]  # of the ID head
+    targets: Int32[Array, "*lead B M"]  # targets of the ID head
     ids: Int32[Array, "*lead B M"]  # identities to remember
     painted: Bool[Array, "*lead B M"]  # objects that are remembered
     real: Bool[Array, "*lead B"]  # False: padding
-    sizes: Int32[Array, "*lead B 2"]  # of the content, in pixels
+    sizes: Int32[Array, "*lead B 2"]  # height and width of the content in pixels
     key: Key[Array, "*lead"] | UInt32[Array, "*lead 2"]
 
 
@@ -76,7 +76,7 @@ class Carry(NamedTuple):
     """State passed from one frame to the next."""
 
     memory: FrameMemory | None
-    stats: dict  # of batch norm
+    stats: dict  # batch norm statistics
 
 
 class FrameLoss(NamedTuple):
@@ -84,19 +84,21 @@ class FrameLoss(NamedTuple):
 
     terms: dict[str, Float32[Array, ""]]  # unweighted
     notes: dict[str, Float32[Array, ""]]
-    tokens: Tokens | None  # what to remember
-    stats: dict  # of batch norm
+    tokens: Tokens | None  # tokens to remember
+    stats: dict  # batch norm statistics
 
 
 @runtime_checkable
 class FramePass(Protocol):
     """Runs the network on the images at one time and returns the loss."""
 
-    def __call__(self, variables: dict, carry: Carry, frame: Frame, /) -> FrameLoss:
+    def __call__(
+        self, variables: dict, carry: Carry, frame: TrainingFrame, /
+    ) -> FrameLoss:
         """Returns the losses.
 
         Args:
-          variables: of the model.
+          variables: variables of the model.
           carry: from earlier images; its batch statistics override those of
             `variables`.
           frame: the images.
@@ -174,7 +176,7 @@ def clip_loss(
       model: has the field `hab` and the method `stages`.
       look: computes the loss of the images at one time.
       weights: weight of each of its terms.
-      variables: of the model.
+      variables: variables of the model.
       images: the batch's images, normalised.
       batch: the ground truth; its images are not read.
       rng: key for drop path, random identities and sampling.
@@ -189,7 +191,7 @@ def clip_loss(
     frames = _frames(features, batch, named, keys)
     memory = _first_memory(model.hab, images)
 
-    def follow(carry: Carry, frame: Frame) -> tuple[Carry, tuple[dict, dict]]:
+    def follow(carry: Carry, frame: TrainingFrame) -> tuple[Carry, tuple[dict, dict]]:
         found = look(variables, carry, frame)
         memory = _remembered(model, variables, carry.memory, found.tokens, frame, ids)
         return Carry(memory, found.stats), (found.terms, found.notes)
@@ -229,7 +231,7 @@ def _remembered(
     variables: dict,
     memory: FrameMemory | None,
     tokens: Tokens | None,
-    frame: Frame,
+    frame: TrainingFrame,
     ids: int,
 ) -> FrameMemory | None:
     """Writes the images at one time into the memories, with their ground truth."""
@@ -300,7 +302,7 @@ def _frames(
     batch: Batch,
     named: SequenceIds,
     keys: Key[Array, "T"] | UInt32[Array, "T 2"],
-) -> Frame:
+) -> TrainingFrame:
     """Stacks all frames in order, [T, B, ..]."""
     clips, frames = batch.frame_valid.shape
     objects = jax.tree.map(
@@ -311,7 +313,7 @@ def _frames(
     def always(x: Array) -> Array:
         return jnp.broadcast_to(x[None], (frames, *x.shape))
 
-    return Frame(
+    return TrainingFrame(
         features=features,
         objects=objects,
         targets=named.targets.swapaxes(0, 1),
@@ -330,7 +332,7 @@ def _look(
     train: bool,
     variables: dict,
     carry: Carry,
-    frame: Frame,
+    frame: TrainingFrame,
 ) -> FrameLoss:
     """Returns the losses of CondInst with identities."""
     path_key, mask_key = jax.random.split(frame.key)
@@ -344,7 +346,7 @@ def _look(
         rngs={"drop_path": path_key},
         mutable=["batch_stats"],
     )
-    said = cast(NetworkOutput, found)
+    said = cast(IaiOutput, found)
     terms, left_out = _terms(mask_key, settings, ids, said, frame)
     notes = {"positives_left_out": left_out}
     return FrameLoss(terms, notes, said.tokens, dict(updates["batch_stats"]))
@@ -354,8 +356,8 @@ def _terms(
     rng: PRNGKeyArray,
     settings: LossSettings,
     ids: IdSettings,
-    said: NetworkOutput,
-    frame: Frame,
+    said: IaiOutput,
+    frame: TrainingFrame,
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
     """Returns the losses, and the number of positives whose masks are not trained."""
     found = image_losses(

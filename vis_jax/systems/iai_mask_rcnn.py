@@ -76,7 +76,7 @@ class ModelSettings(mask_rcnn.Settings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    compute_dtype: Dtype = "float32"  # for the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: iai_video.TestSettings = iai_video.TestSettings()
@@ -117,7 +117,7 @@ class Model(MaskRCNN):
         """Returns the pyramid, informed by earlier frames, and the tokens to remember.
 
         Args:
-          features: of the images.
+          features: features of the images.
           memory: one per video.
           train: enables drop path (rng 'drop_path').
         """

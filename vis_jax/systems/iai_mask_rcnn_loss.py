@@ -21,7 +21,7 @@ from vis_jax.detectors.rcnn_targets import ImageTruth
 from vis_jax.detectors.rpn import Proposals
 from vis_jax.losses.rcnn import region_losses
 from vis_jax.settings import Weight, section
-from vis_jax.systems.iai_loss import Carry, Frame, FrameLoss
+from vis_jax.systems.iai_loss import Carry, FrameLoss, TrainingFrame
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 _BETA = 0.0  # L1 loss of boxes, of anchors and of regions, as in mmdetection 2
@@ -45,7 +45,7 @@ def look(
     rules: TrainRules,
     variables: dict,
     carry: Carry,
-    frame: Frame,
+    frame: TrainingFrame,
 ) -> FrameLoss:
     """Returns the losses of Mask R-CNN with identities."""
     path_key, rpn_key, roi_key = jax.random.split(frame.key, 3)
@@ -84,7 +84,7 @@ def _region_terms(
     rules: TrainRules,
     variables: dict,
     levels: Levels,
-    frame: Frame,
+    frame: TrainingFrame,
     proposals: Proposals,
     rng: PRNGKeyArray,
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:

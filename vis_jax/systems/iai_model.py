@@ -36,7 +36,7 @@ STAGES = ("res3", "res4", "res5")  # backbone stages that the pyramid reads
 IdCount = Annotated[int, Range(least=2, most=MOST_IDS)]
 
 Stages = dict[str, Float[Array, "B _ _ _"]]
-FrameStages = dict[str, Float[Array, "_ _ _"]]  # of one frame
+FrameStages = dict[str, Float[Array, "_ _ _"]]  # stages of one frame
 
 
 @section
@@ -64,13 +64,13 @@ class ModelSettings(condinst_settings.ModelSettings):
     hab: frame_memory.Settings = frame_memory.Settings()
 
 
-class NetworkOutput(NamedTuple):
+class IaiOutput(NamedTuple):
     """Output of the network for images."""
 
     out: CondInstOutput
     places: Places
     cells: Cells
-    tokens: Tokens | None  # what to remember; None without association
+    tokens: Tokens | None  # tokens to remember; None without association
 
 
 class FrameObjects(NamedTuple):
@@ -117,11 +117,11 @@ class Model(nn.Module):
         memory: FrameMemory | None,
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
-    ) -> NetworkOutput:
+    ) -> IaiOutput:
         """Returns the output for images, given the memory of earlier frames.
 
         Args:
-          features: of the images.
+          features: features of the images.
           memory: one per video; None without association.
           train: enables drop path (rng 'drop_path') and batch norm with batch
             statistics.
@@ -130,7 +130,7 @@ class Model(nn.Module):
         features, tokens = associate(self.hab, features, memory, train)
         levels = self.detector.levels(features)
         out, cells = self.detector(levels, train, valid), cells_of(levels)
-        return NetworkOutput(out, places_of(cells), cells, tokens)
+        return IaiOutput(out, places_of(cells), cells, tokens)
 
     def see(
         self,
@@ -142,8 +142,8 @@ class Model(nn.Module):
         """Finds the objects of the next frame of one video.
 
         Args:
-          features: of the frame, B = 1.
-          memory: of earlier frames; None without association.
+          features: features of the frame, B = 1.
+          memory: memory of earlier frames; None without association.
           size: height and width of the content in pixels.
           first: whether it is the first frame.
         """
@@ -179,7 +179,7 @@ def associate(
 
     Args:
       hab: the association block; None for none.
-      features: of the backbone.
+      features: features of the backbone.
       memory: one per video; None without association.
       train: enables drop path.
     """
@@ -204,7 +204,7 @@ def remember(
 
     Args:
       hab: the field `hab` of a model.
-      variables: of the model.
+      variables: variables of the model.
       memory, tokens, ids, new, real: arguments of the method.
     """
     own = {"params": variables["params"]["hab"]}
@@ -241,7 +241,7 @@ def build_association(
     """Builds the association block.
 
     Args:
-      settings: of the block.
+      settings: settings of the block.
       backbone: the backbone whose stage it replaces.
       ids: N; 0 without identities: only object positions are remembered.
       dtype: compute dtype.

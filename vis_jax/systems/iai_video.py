@@ -92,7 +92,7 @@ class IdentityAssignment(NamedTuple):
     """Identities of the objects of one frame."""
 
     video: VideoIdentities  # after the frame
-    slots: Int32[Array, "D"]  # of the identity; -1 = not shown
+    slots: Int32[Array, "D"]  # slot of the identity; -1 = not shown
     painted: UInt8[Array, "H W"]  # the id map to remember
     new: Bool[Array, ""]  # whether an object is new
 
@@ -126,8 +126,8 @@ def name_frame(
     Args:
       rules: see the type.
       video: before the frame.
-      objects: of the frame.
-      masks: of the objects, over the canvas.
+      objects: objects of the frame.
+      masks: masks of the objects, over the canvas.
       real: False for padding, which leaves the video unchanged.
     """
     visible = visible_masks(masks, objects.valid)
@@ -181,10 +181,10 @@ def follow_frame(
     Args:
       model: has the field `hab` and the method `see`.
       rules: see the type.
-      variables: of the model.
-      memory: of earlier frames; None without association.
+      variables: variables of the model.
+      memory: memory of earlier frames; None without association.
       video: before the frame.
-      features: of the backbone.
+      features: features of the backbone.
       size: height and width of the content in pixels.
       real: False for padding.
       pixels: see the type.
@@ -212,8 +212,8 @@ def stages_of(model: nn.Module, variables: dict, clip: Clip, *, chunk: int) -> S
 
     Args:
       model: has the field `style` and the method `stages`.
-      variables: of the model.
-      clip: of a video.
+      variables: variables of the model.
+      clip: clip of a video.
       chunk: frames that the backbone processes at once.
     """
 

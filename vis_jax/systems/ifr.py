@@ -102,7 +102,7 @@ class ClipTestSettings(TestSettings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    compute_dtype: Dtype = "float32"  # for the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
     loss: Focal | CrossEntropy = Focal()
     test: ClipTestSettings = ClipTestSettings()
@@ -224,8 +224,8 @@ def _whole_video(model: Model, settings: Settings) -> tuple[Start, Step]:
 class ClipState(NamedTuple):
     """State passed from one clip to the next."""
 
-    start: Int32[Array, ""]  # of the previous clip
-    features: ClipFeatures  # of its frames, batch axis 1
+    start: Int32[Array, ""]  # start of the previous clip
+    features: ClipFeatures  # features of its frames, batch axis 1
     bank: ClipTrackBank
 
 

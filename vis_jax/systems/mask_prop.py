@@ -22,7 +22,7 @@ from vis_jax.systems.mask_prop_carriers import (
 from vis_jax.systems.mask_prop_frames import (
     FrameFinder,
     FramesInContext,
-    Network,
+    NetworkStages,
     SingleFrames,
     make_look,
 )
@@ -88,7 +88,7 @@ def _finder(model: Model, carrier: MaskPropagator, settings: Settings) -> FrameF
         return SingleFrames(make_look(model, carrier, test), test.chunk)
     delay = 0 if test.mode == "video" else test.support
     return FramesInContext(
-        Network(model, carrier, test), test.support, delay, test.chunk
+        NetworkStages(model, carrier, test), test.support, delay, test.chunk
     )
 
 

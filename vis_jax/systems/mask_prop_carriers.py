@@ -130,7 +130,7 @@ class MaskPropagator(Protocol):
         """Computes the features of each frame that propagation needs.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           images: the frames.
           p3: features of the frames, [T h w C].
 
@@ -160,11 +160,11 @@ class MaskPropagator(Protocol):
         """Returns the masks of the objects in all frames of a clip.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           centre: view of the objects' own frame.
           others: views of the L frames.
           frame_valid: False marks padding, whose content is ignored.
-          objects: of the centre frame.
+          objects: objects of the centre frame.
         """
         ...
 
@@ -211,7 +211,7 @@ class Deform(NamedTuple):
         taps = self.model.apply(variables, centre.features, method="taps")
 
         def to_frame(frame: tuple[PreparedFeatures, Array]) -> Float32[Array, "N h w"]:
-            other, there = frame
+            other, in_video = frame
 
             def carry() -> Float32[Array, "N h w"]:
                 found = self.model.apply(
@@ -225,7 +225,7 @@ class Deform(NamedTuple):
                 )
                 return cast(Array, found)
 
-            return jax.lax.cond(there, carry, lambda: jnp.zeros_like(objects.masks))
+            return jax.lax.cond(in_video, carry, lambda: jnp.zeros_like(objects.masks))
 
         return jnp.moveaxis(jax.lax.map(to_frame, (others, frame_valid)), 0, 1)
 
@@ -283,10 +283,10 @@ class Flow(NamedTuple):
         """Returns the flow from every frame to the centre."""
 
         def one(frame: tuple[Array, Array]) -> Float32[Array, "h w 2"]:
-            other, there = frame
+            other, in_video = frame
             none = jnp.zeros((*other.shape, 2), jnp.float32)
             return jax.lax.cond(
-                there, lambda: self._between(other, centre), lambda: none
+                in_video, lambda: self._between(other, centre), lambda: none
             )
 
         return jax.lax.map(one, (others, frame_valid))

@@ -69,7 +69,7 @@ class FrameFinder(Protocol):
         """Returns the state after the clip, and the frames processed.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           kept: state before the clip.
           clip: the next frames.
         """
@@ -90,7 +90,7 @@ class DetectFrames(Protocol):
         """Returns `Carrier.views` of the frames, and their objects.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           images: frames of one video.
           size: height and width of the content in pixels.
         """
@@ -167,7 +167,7 @@ class Stages(Protocol):
         """Returns the laterals of each frame on its own.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           images: frames of one video.
           size: height and width of the content in pixels.
         """
@@ -188,7 +188,7 @@ class Stages(Protocol):
         """Returns the coarse maps of a frame, enriched by its support.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           centre: coarse maps of the frame.
           support: coarse maps of nearby frames.
         """
@@ -205,9 +205,9 @@ class Stages(Protocol):
         """Returns `Carrier.views` of frames, and their objects.
 
         Args:
-          variables: of the whole system.
+          variables: variables of the whole system.
           images: frames of one video.
-          maps: of these frames, the coarse ones enriched.
+          maps: maps of these frames, the coarse ones enriched.
           size: height and width of the content in pixels.
         """
         ...
@@ -220,14 +220,14 @@ class FrameBuffer(NamedTuple):
     fine: Levels  # fine maps of these frames
     # Coarse maps of these frames and of the frames before them that support them.
     coarse: Levels
-    real: Bool[Array, "F"]  # which frames of `coarse` exist in the video
+    real: Bool[Array, "F"]  # whether the frames of `coarse` exist in the video
 
 
 class FramesInContext(NamedTuple):
     """Processes each frame with K buffered frames on either side.
 
     Attributes:
-      stages: of the network; see the type.
+      stages: stages of the network; see the type.
       radius: K.
       delay: K, or 0 for whole videos.
       chunk: frames at once.
@@ -269,11 +269,11 @@ class FramesInContext(NamedTuple):
             # Frame `row` has index `row + delay` among the coarse maps.
             centre = row + self.delay
             around = frames_around(frames.real, centre, self.radius)
-            here, there = (
+            own, nearby = (
                 jax.tree.map(lambda x, at=at: x[at], frames.coarse)
                 for at in (centre, around)
             )
-            return self.stages.sample(variables, here, there)
+            return self.stages.sample(variables, own, nearby)
 
         def look(part: _Part) -> tuple[Any, LinkObjects]:
             maps = Maps(part.fine, jax.lax.map(enrich, part.rows))
@@ -321,7 +321,7 @@ def frames_around(
     return jnp.clip(centre + jnp.array(steps, jnp.int32), first, last).astype(jnp.int32)
 
 
-class Network(NamedTuple):
+class NetworkStages(NamedTuple):
     """The MaskProp network as `Stages`."""
 
     model: Model

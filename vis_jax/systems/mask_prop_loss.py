@@ -107,10 +107,10 @@ def extra_terms(
       apply: the network bound to its variables.
       settings: `loss`.
       pair: key and other frames, with their objects.
-      features: of the key frames.
+      features: features of the key frames.
       other: stride-8 features of the other frames.
       sizes: height and width of each frame's content in pixels.
-      refinement: of the network.
+      refinement: settings of the network.
     """
     carry_rng, refine_rng = jax.random.split(rng)
     carried = carried_masks(carry_rng, apply, settings, pair, features, sizes)

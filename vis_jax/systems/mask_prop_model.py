@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.association.propagation import PreparedFeatures, Propagation
+from vis_jax.association.propagation import MaskPropagation, PreparedFeatures
 from vis_jax.association.track_head import TrackHead
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.box_head import DetectRule
@@ -32,7 +32,7 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
 
 STRIDE = 8  # pixels of a cell of 'p3'
 SAMPLED = 2  # laterals enriched by temporal sampling: those of stages 4 and 5
-FrameMaps = tuple[Float[Array, "_ _ D"], ...]  # of one frame
+FrameMaps = tuple[Float[Array, "_ _ D"], ...]  # maps of one frame
 _PLACE = 1  # index of 'p3' among the levels
 
 
@@ -45,7 +45,7 @@ class Model(Cascade, kw_only=True):
       temporal: enriches the coarsest FPN laterals by those of other frames.
     """
 
-    propagation: Propagation
+    propagation: MaskPropagation
     refinement: Refine
     temporal: tuple[TemporalSampling, ...] = ()
 
@@ -70,7 +70,7 @@ class Model(Cascade, kw_only=True):
         Args:
           centre: the frame's coarsest laterals, one per sampling block.
           support: the same of S other frames.
-          valid: which of these frames take part.
+          valid: frames that take part.
         """
         parts = zip(self.temporal, centre, support, strict=True)
         return tuple(block(x, around, valid) for block, x, around in parts)
@@ -94,19 +94,19 @@ class Model(Cascade, kw_only=True):
         """Returns laterals of frames, each enriched by its own support."""
         if not self.temporal:
             return laterals
-        lead, here = support[0].shape[:2], len(laterals) - len(self.temporal)
+        lead, first = support[0].shape[:2], len(laterals) - len(self.temporal)
         sample = nn.vmap(
             Model.sample, variable_axes={"params": None}, split_rngs={"params": False}
         )
-        found = sample(self, laterals[here:], support[here:], jnp.ones(lead, bool))
-        return laterals[:here] + found
+        found = sample(self, laterals[first:], support[first:], jnp.ones(lead, bool))
+        return laterals[:first] + found
 
     def prepare(self, p3: Float[Array, "h w C"]) -> PreparedFeatures:
-        """See `Propagation`."""
+        """See `MaskPropagation`."""
         return self.propagation.prepare(p3)
 
     def taps(self, p3: Float[Array, "h w C"]) -> Float[Array, "h w P c"]:
-        """See `Propagation`."""
+        """See `MaskPropagation`."""
         return self.propagation.taps(p3)
 
     def propagate(
@@ -117,7 +117,7 @@ class Model(Cascade, kw_only=True):
         masks: Float32[Array, "N h w"],
         valid: Bool[Array, "N"],
     ) -> Float32[Array, "N h w"]:
-        """See `Propagation`."""
+        """See `MaskPropagation`."""
         return self.propagation.propagate(centre, taps, other, masks, valid)
 
     def refine_patch(self, pixels: Float32[Array, "S S 4"]) -> Float32[Array, "s s"]:
@@ -162,7 +162,7 @@ def build_model(settings: Settings) -> Model:
     blocks = SAMPLED if model.temporal == "stsn" else 0
     return Model(
         **parts,
-        propagation=Propagation(model.propagation, model.fpn.dim, dtype),
+        propagation=MaskPropagation(model.propagation, model.fpn.dim, dtype),
         refinement=Refine(model.refinement, dtype),
         temporal=tuple(TemporalSampling(dtype) for _ in range(blocks)),
     )
@@ -194,7 +194,7 @@ def see(
 
     Args:
       model: the network.
-      variables: of the network.
+      variables: variables of the network.
       images: frames of one video.
       size: height and width of the content in pixels.
     """
@@ -237,7 +237,7 @@ def find(
 
     Args:
       model: the network.
-      variables: of the network.
+      variables: variables of the network.
       seen: features of the frames.
       size: height and width of the content in pixels.
       refined: output refined masks rather than those of the cascade.

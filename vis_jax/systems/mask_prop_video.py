@@ -36,7 +36,7 @@ class State(NamedTuple):
 
     kept: Any  # state of the finder
     views: Any  # `Carrier.views` of the last D + T frames
-    real: Bool[Array, "E"]  # which of these D + T frames exist in the video
+    real: Bool[Array, "E"]  # whether these D + T frames exist in the video
     waiting: LinkObjects  # objects of the last D frames
     links: LinkState
 
@@ -53,7 +53,7 @@ def start(
     Args:
       finder: detects objects.
       carrier: propagates masks.
-      settings: of the system.
+      settings: settings of the system.
       delay: D.
       clip: the first clip; only its shapes are read.
     """
@@ -101,7 +101,7 @@ def step(
       finder: detects objects.
       carrier: propagates masks.
       test: settings of the config.
-      variables: of the whole system.
+      variables: variables of the whole system.
       state: before the frames.
       clip: the frames.
     """
@@ -135,8 +135,8 @@ class _Frames(NamedTuple):
     """Frames to link: V = F + 2 T, of which the middle ones are centres."""
 
     views: Any  # as `Carrier.views` returns, of V frames
-    real: Bool[Array, "V"]  # which of these exist in the video
-    objects: LinkObjects  # of F frames
+    real: Bool[Array, "V"]  # whether these frames exist in the video
+    objects: LinkObjects  # objects of F frames
 
 
 def _link_row(
@@ -151,14 +151,14 @@ def _link_row(
     row, ready = now
 
     def link_centre(links: LinkState) -> tuple[LinkState, Int32[Array, "N"]]:
-        there = jax.tree.map(lambda x: x[row], frames.objects)
+        objects = jax.tree.map(lambda x: x[row], frames.objects)
         centre = jax.tree.map(lambda x: x[row + test.radius], frames.views)
         around, real = (
             jax.tree.map(lambda x: _window(x, row, 2 * test.radius + 1), part)
             for part in (frames.views, frames.real)
         )
-        tubes = carrier.carry(variables, centre, around, real, there)
-        return _link_objects(links, tubes, real, there, test)
+        tubes = carrier.carry(variables, centre, around, real, objects)
+        return _link_objects(links, tubes, real, objects, test)
 
     def skip(links: LinkState) -> tuple[LinkState, Int32[Array, "N"]]:
         return links, jnp.full((test.objects,), -1, jnp.int32)

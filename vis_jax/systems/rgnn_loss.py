@@ -71,7 +71,7 @@ class LossSettings:
     normalised: bool = True  # frame weights of the class loss sum to 1
     # In all frames, train the masks of the tracks known before the last frame.
     whole_clip: bool = False
-    stride: Count = 1  # of the pixels in the mask loss; saves sorting
+    stride: Count = 1  # pixel stride in the mask loss; saves sorting
     bptt: Natural = 0  # frames after which the gradient is cut; 0 = never
 
 
@@ -229,9 +229,9 @@ def _segmentation_sum(
 
     parts = (sight.mask_logits, sight.inside, linked)
     masks = jax.lax.map(jax.checkpoint(draw), parts)
-    there = clip.instance_valid[:, None, None, None]
+    real = clip.instance_valid[:, None, None, None]
     truth = mask_truth(
-        clip.masks & there, clip.frame_valid, clip.sizes, stride=settings.stride
+        clip.masks & real, clip.frame_valid, clip.sizes, stride=settings.stride
     )
     slots = object_slots(
         tracks,

@@ -15,7 +15,7 @@ from vis_jax import backbones
 from vis_jax.association import track_graph, track_masks
 from vis_jax.association.track_appearance import (
     INSIDE_BOX,
-    Appearance,
+    AppearanceEncoder,
     FrameAppearance,
     Masks,
     PooledFeatures,
@@ -31,8 +31,8 @@ from vis_jax.association.track_graph import (
 from vis_jax.association.track_masks import MaskReweighting, detection_masks
 from vis_jax.detectors import yolact
 from vis_jax.detectors.yolact import (
-    FindRule,
     PriorSettings,
+    YolactRule,
     build_modules,
     canvas_of,
     combine,
@@ -101,7 +101,7 @@ class Model(nn.Module):
     background: float
     positions: int
     priors: PriorSettings
-    rule: FindRule
+    rule: YolactRule
     style: str
 
     def see(
@@ -177,8 +177,8 @@ class Model(nn.Module):
         """Returns mask logits of the tracks of one frame.
 
         Args:
-          mask_logits, inside: of the detections.
-          linked: of the frame.
+          mask_logits, inside: mask logits and box interiors of the detections.
+          linked: decisions of the frame.
         """
         active = linked.status == ACTIVE
         own, box = mask_logits[linked.chosen], inside[linked.chosen]
@@ -254,7 +254,7 @@ def link_frames(
     return jax.lax.scan(step, memory, (frames, cut))
 
 
-def build_model(settings: ModelSettings, rule: FindRule, dtype: jnp.dtype) -> Model:
+def build_model(settings: ModelSettings, rule: YolactRule, dtype: jnp.dtype) -> Model:
     """Builds the network.
 
     Args:
@@ -267,7 +267,7 @@ def build_model(settings: ModelSettings, rule: FindRule, dtype: jnp.dtype) -> Mo
     return Model(
         backbone=backbones.build_backbone(settings.backbone, dtype),
         detector=build_modules(settings, dtype),
-        appearance=Appearance(
+        appearance=AppearanceEncoder(
             appearance.width, appearance.narrow, appearance.describe_background
         ),
         graph=TrackGraph(settings.graph, appearance.width, classes),

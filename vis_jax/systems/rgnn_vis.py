@@ -22,7 +22,7 @@ from vis_jax.association.track_scores import (
     empty_tally,
 )
 from vis_jax.backbones.normalize import normalize
-from vis_jax.detectors.yolact import FindRule
+from vis_jax.detectors.yolact import YolactRule
 from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, OpenFraction, Share, section
 from vis_jax.structures import Clip, Predictions, Render
@@ -72,7 +72,7 @@ class TestSettings(system.TestSettings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the detector; the rest is in float32
+    compute_dtype: Dtype = "float32"  # for the detector; the rest is in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
@@ -93,7 +93,7 @@ def build(settings: Settings) -> System:
     """
     test, model_settings = settings.test, settings.model
     _check(model_settings, test)
-    rule = FindRule(
+    rule = YolactRule(
         test.score,
         test.nms,
         _CANDIDATES,

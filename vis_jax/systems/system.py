@@ -23,7 +23,7 @@ class Init(Protocol):
 
         Args:
           rng: random key.
-          batch: of any size; only its shapes are read.
+          batch: batch of any size; only its shapes are read.
         """
         ...
 
@@ -97,7 +97,7 @@ class Encoder(NamedTuple):
     """A frozen encoder, whose features can be stored; see `Batch.features`."""
 
     encode: Encode
-    part: str  # of the parameters, that it consists of
+    part: str  # name of its part of the parameters
     # Settings that features depend on, by path.
     settings: Mapping[str, Any]
     # (height, width of the content, of the canvas) -> bool [S], tokens of the content;
@@ -144,7 +144,7 @@ class TestSettings:
 
     __test__ = False  # not a test class for pytest, despite its name
 
-    split: str = "valid"  # of the data set; or held_out, all, train
+    split: str = "valid"  # split of the data set; or held_out, all, train
     videos: Natural = 0  # number of videos, from the first; 0 = all
     short_side: Count = 360  # pixels that videos are resized to, while ..
     long_side: Count = 1333  # .. the long side stays within this

@@ -31,7 +31,7 @@ class Embed(Protocol):
         """Returns the embeddings of regions.
 
         Args:
-          features: of images, one image per row of boxes.
+          features: features of images, one image per row of boxes.
           boxes: x1 y1 x2 y2 in canvas pixels.
         """
         ...
@@ -89,7 +89,7 @@ def pair_loss(
 
     Args:
       embed: the track head.
-      features: of all frames, arrays [I ..]; differentiated.
+      features: features of all frames, arrays [I ..]; differentiated.
       found: detections of the key frames, [B N]; not differentiated.
       batch: clips with their ground truth.
       roles: key and reference frame of each clip.
@@ -98,7 +98,7 @@ def pair_loss(
     rows = jnp.arange(len(roles.key))
     present = batch.present & batch.instance_valid[..., None]
     present &= batch.frame_valid[:, None]
-    there = present[rows, :, roles.reference]
+    in_reference = present[rows, :, roles.reference]
 
     def one(found: ImageDetections, boxes: Array, present: Array) -> Regions:
         return regions_of(found, boxes, present, least=least)
@@ -115,7 +115,7 @@ def pair_loss(
         ),
         regions.truth,
         counted=regions.counted,
-        present=there,
+        present=in_reference,
     )
 
 
@@ -132,7 +132,7 @@ def region_track_loss(
     For detectors with proposals, whose samples are already matched to ground truth.
 
     Args:
-      embeds: of the regions.
+      embeds: embeddings of the regions.
       reference: embeddings of the reference frame's ground-truth boxes.
       positives: regions of the key frame that may be positive.
       pair: the frames.

@@ -51,7 +51,7 @@ def make_detector(model: nn.Module, shapes: DetectionShapes, style: str) -> Dete
       model: with the methods `features` (normalised images) -> pyramid, `find`
         (pyramid, size [2]) -> Detections, `describe` (pyramid, boxes) -> Appearance,
         and `look` (images, size), which runs every part that has parameters.
-      shapes: of its detections.
+      shapes: shapes of its detections.
       style: pixel normalisation, see `normalize`.
     """
 
@@ -90,7 +90,7 @@ def region_detector(model: Any, settings: Any) -> Detector:
 
     Args:
       model: see `make_detector`; also has the attribute `style`.
-      settings: of the system.
+      settings: settings of the system.
     """
     shapes = DetectionShapes(
         objects=settings.test.objects,
@@ -165,11 +165,11 @@ def make_system(
 
     Args:
       detector: finds objects in frames.
-      loss: of the system.
+      loss: loss of the system.
       test: settings of the config.
       classes: K.
       trackers: available trackers by name.
-      init: of the system; None: the detector's.
+      init: `init` of the system; None: the detector's.
 
     Raises:
       ValueError: the tracker needs the whole video, which `test.mode` does not allow.
@@ -197,7 +197,7 @@ def pool_in(
 
     Args:
       boxes: in pixels.
-      levels: of the pyramid, finest first.
+      levels: levels of the pyramid, finest first.
       finest: number of the finest level; its stride is 2 ** finest.
       side: S, cells per axis of a box.
     """

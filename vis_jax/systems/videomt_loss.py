@@ -39,14 +39,14 @@ _POWER = 0.9  # exponent of the decay of masked attention
 _SCALE = 2  # `fold_in` data for the draw of the rotary scale
 
 
-class Part(NamedTuple):
+class FrameSpan(NamedTuple):
     """A span of frames of a batch's clips."""
 
     images: UInt8[Array, "B T H W 3"]
     sizes: Int32[Array, "B 2"]
     truth: ClipTruth
     limited: Bool[Array, "T B L Q"] | None  # queries with masked attention; None = none
-    scale: Scale = None  # of rotary positions
+    scale: Scale = None  # scale of rotary positions
     features: Float16[Array, "B T L S C"] | None = None  # see `Batch`
 
 
@@ -75,7 +75,7 @@ def clip_loss(
     frames, weights = batch.images.shape[1], settings.loss
     length = weights.chunk or frames
     points, limits = jax.random.split(rng)
-    whole = Part(
+    whole = FrameSpan(
         batch.images,
         batch.sizes,
         truth_of(batch),
@@ -129,14 +129,14 @@ def _begin(model: Model, settings: Settings, variables: dict, batch: Batch) -> C
     )
 
 
-def _cut(part: Part, start: Array, length: int) -> Part:
+def _cut(part: FrameSpan, start: Array, length: int) -> FrameSpan:
     """Cuts out `length` frames of a part from `start` on."""
 
     def cut(x: Array, axis: int) -> Array:
         return jax.lax.dynamic_slice_in_dim(x, start, length, axis)
 
     truth = part.truth
-    return Part(
+    return FrameSpan(
         cut(part.images, 1),
         part.sizes,
         truth._replace(
@@ -153,7 +153,7 @@ def _cut(part: Part, start: Array, length: int) -> Part:
 def chunk_predictions(
     model: Model,
     variables: dict,
-    part: Part,
+    part: FrameSpan,
     entered: Float32[Array, "B Q C"],
     settings: Settings,
 ) -> tuple[QueryPredictions, Float32[Array, "B Q C"], dict]:
@@ -163,7 +163,7 @@ def chunk_predictions(
       model, variables: the network.
       part: the frames; padding leaves the queries unchanged.
       entered: queries that enter the first of these frames.
-      settings: of the system.
+      settings: settings of the system.
 
     Returns:
       The predictions, the queries that enter the frame after, and the statistics of
@@ -302,7 +302,7 @@ def _within(draws: Draws, area: Float32[Array, "2"]) -> Draws:
     return jax.tree.map(lambda x: x * area.reshape(*[1] * (x.ndim - 1), 2), draws)
 
 
-def _seen_share(settings: Settings, part: Part) -> Float32[Array, "B 2"]:
+def _seen_share(settings: Settings, part: FrameSpan) -> Float32[Array, "B 2"]:
     """Returns the share of the canvas's width and height that the network sees."""
     height, width = part.images.shape[2:4]
     patch = settings.model.backbone.patch
@@ -319,7 +319,7 @@ def _predictions(settings: Settings) -> int:
 
 
 def _encode(
-    model: Model, variables: dict, part: Part, content: Content
+    model: Model, variables: dict, part: FrameSpan, content: Content
 ) -> tuple[Float32[Array, "T B S C"], dict]:
     """Returns the tokens of all frames, and updated batch norm statistics."""
     pixels = jax.vmap(lambda x, size: normalize(x, size, style="torch"))
@@ -333,7 +333,7 @@ def _encode(
 
 
 def _fuse_stored(
-    model: Model, variables: dict, part: Part, content: Content
+    model: Model, variables: dict, part: FrameSpan, content: Content
 ) -> tuple[Float32[Array, "T B S C"], dict]:
     """Same as `_encode`, of stored features of the backbone in place of images."""
     levels = _by_frame(jnp.asarray(part.features, jnp.float32))
@@ -351,13 +351,13 @@ def _by_frame(x: Array) -> Array:
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
-def _by_clip(x: Array, part: Part) -> Array:
+def _by_clip(x: Array, part: FrameSpan) -> Array:
     """[T B, ..] to [T, B, ..]."""
     return x.reshape(part.images.shape[1], -1, *x.shape[1:])
 
 
 def _of_frames(
-    part: Part, content: Content
+    part: FrameSpan, content: Content
 ) -> tuple[Bool[Array, "M"], Int32[Array, "M 2"] | None]:
     """Returns which of all frames are real, and their content."""
     if content is not None:

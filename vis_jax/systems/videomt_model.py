@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.association.query_propagation import Propagation
+from vis_jax.association.query_propagation import QueryPropagation
 from vis_jax.backbones import vit
 from vis_jax.backbones.vit import ViT, rotary_of
 from vis_jax.detectors.eomt import (
@@ -31,7 +31,7 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32
 Grid = tuple[int, int]  # patches of a frame by rows and columns
 # Patches that are not padding (rows, columns), at the top left; None = all.
 Content = Int32[Array, "N 2"] | None
-Scale = Float32[Array, ""] | None  # of rotary positions in training; None = 1
+Scale = Float32[Array, ""] | None  # scale of rotary positions in training; None = 1
 
 _ALIGNED = 32  # pixels, about: frames are padded to multiples of this
 
@@ -61,7 +61,7 @@ class Model(nn.Module):
 
     backbone: ViT
     heads: Heads
-    propagation: Propagation
+    propagation: QueryPropagation
     queries: int
     query_blocks: int
     decoder: PlainMaskDecoder | None = None
@@ -96,7 +96,7 @@ class Model(nn.Module):
             then.
           valid: images that count in its statistics; None = all. Padding never counts.
           content: patches that are not padding (rows, columns); None = all.
-          scale: of rotary positions.
+          scale: scale of rotary positions.
         """
         if self.decoder is None:
             blocks = (range(self.first_block),)
@@ -299,7 +299,7 @@ def build_model(settings: Settings) -> Model:
     return Model(
         backbone=vit.build(model.backbone, dtype),
         heads=Heads(model.num_classes + 1, doublings(model.backbone.patch), dtype),
-        propagation=Propagation(model.propagation, model.updater == "identity"),
+        propagation=QueryPropagation(model.propagation, model.updater == "identity"),
         queries=model.queries,
         query_blocks=model.decoder.blocks,
         decoder=decoder,
@@ -335,7 +335,7 @@ def content_of(settings: Settings, sizes: Int32[Array, "N 2"], grid: Grid) -> Co
     """Returns the patches that each of N frames sees (rows, columns); None = all.
 
     Args:
-      settings: of the system.
+      settings: settings of the system.
       sizes: height and width of the content in pixels.
       grid: patches of the canvas.
     """

@@ -142,7 +142,7 @@ class VideoTestSettings(TestSettings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    compute_dtype: Dtype = "float32"  # for the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: VideoTestSettings = VideoTestSettings()

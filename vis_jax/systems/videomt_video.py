@@ -53,8 +53,7 @@ def step(
     each frame has masks of the queries that are or have been objects.
 
     Args:
-      model, settings: of the system.
-      variables: of the model.
+      model, settings, variables: model, settings and variables of the system.
       state: after the clip before.
       clip: frames of one video.
     """
@@ -87,9 +86,9 @@ def step(
         return state, (rows, masks_of(looked, rows))
 
     state, found = jax.lax.scan(frame, state, (tokens, jnp.asarray(clip.frame_valid)))
-    if not whole:
-        return state, _predictions(track_probs(state, test), *found)
     probs = track_probs(state, test)
+    if not whole:
+        return state, _predictions(probs, *found)
     rows = _best(probs.max(axis=-1), count)
     masks = jax.lax.map(lambda looked: masks_of(looked, rows), found)
     probs = _by_quality(probs, rows, masks, clip, test.top) if test.quality else probs
@@ -135,7 +134,7 @@ def probs_by_quality(
     Instance score of the EoMT authors. Queries without masks get 0.
 
     Args:
-      probs: of all queries.
+      probs: probabilities of all queries.
       rows: queries with masks.
       masks: their logits.
       inside: cells that are not padding.
@@ -196,7 +195,7 @@ def updated(
 
     Args:
       state: before this frame.
-      logits: of this frame.
+      logits: logits of this frame.
       after: the queries that enter the next one.
     """
     present = logits.argmax(axis=-1) < logits.shape[-1] - 1

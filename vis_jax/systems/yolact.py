@@ -24,8 +24,8 @@ from vis_jax.detectors.frame_pair import draw_roles, frames_at
 from vis_jax.detectors.yolact import (
     CODER,
     FINEST,
-    FindRule,
     Levels,
+    YolactRule,
     build_modules,
     canvas_of,
     combine,
@@ -106,7 +106,7 @@ class TestSettings(detect_then_track.TestSettings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    compute_dtype: Dtype = "float32"  # for the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
@@ -134,7 +134,7 @@ class Model(nn.Module):
     detector: nn.Module
     track_head: nn.Module | None
     priors: yolact.PriorSettings
-    rule: FindRule
+    rule: YolactRule
     style: str
 
     def features(
@@ -247,7 +247,7 @@ def build_model(settings: Settings) -> Model:
         detector=build_modules(model, dtype),
         track_head=TrackHead(width, dtype) if width else None,
         priors=model.priors,
-        rule=FindRule(
+        rule=YolactRule(
             test.score, test.nms, _CANDIDATES, test.objects, test.across_classes
         ),
         style=backbones.pixel_style(model.backbone),

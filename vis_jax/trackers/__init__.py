@@ -33,7 +33,7 @@ class Build(Protocol):
         """Returns the tracker.
 
         Args:
-          settings: of this tracker.
+          settings: settings of this tracker.
           slots: most tracks of a video.
         """
         ...

@@ -71,7 +71,7 @@ class State(NamedTuple):
     status: Int32[Array, "S"]  # FREE, TENTATIVE, CONFIRMED or DELETED
     hits: Int32[Array, "S"]  # detections of the track
     unseen: Int32[Array, "S"]  # frames since its last detection
-    labels: Int32[Array, "S"]  # of its first detection
+    labels: Int32[Array, "S"]  # label of the track's first detection
     # Descriptors of its last B detections; detection n is at index n modulo B.
     descriptors: Float32[Array, "S B F"]
     lost: Int32[Array, ""]  # detections without a free slot

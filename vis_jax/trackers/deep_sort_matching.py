@@ -55,7 +55,7 @@ def match_by_cascade(
     in the previous frame.
 
     Args:
-      pairs: of all slots and detections.
+      pairs: pairs of all slots and detections.
       detected: False marks padding.
       confirmed, tentative: states of the tracks.
       unseen: frames from a track's last detection to this frame.
@@ -126,12 +126,12 @@ def match_by_score(
     it.
 
     Args:
-      pairs: of all slots and detections.
+      pairs: pairs of all slots and detections.
       detected: False marks padding.
-      scores: of the detections, in [0, 1].
+      scores: scores of the detections, in [0, 1].
       live: False marks slots without a track to continue.
       limits: largest distances in appearance and overlap.
-      weights: of the cues.
+      weights: weights of the cues.
 
     Returns:
       Slot of the track that each detection continues, S for none.

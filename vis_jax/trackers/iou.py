@@ -73,7 +73,7 @@ def link(
     Args:
       bank: without embeddings.
       found: detections of the frame.
-      overlaps: of detections with tracks, in [0, 1].
+      overlaps: overlaps of detections with tracks, in [0, 1].
       settings: weights, thresholds and rules; see `Settings`.
 
     Returns:

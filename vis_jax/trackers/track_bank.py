@@ -95,8 +95,8 @@ def cue_scores(
     v = detection ln(score) + iou overlap + category [same class].
 
     Args:
-      scores: of the detections.
-      overlaps: of detections with tracks, in [0, 1].
+      scores: scores of the detections.
+      overlaps: overlaps of detections with tracks, in [0, 1].
       same_label: whether both have the same class.
       detection, iou, category: the weights alpha, beta, gamma of the paper.
     """
@@ -136,7 +136,7 @@ def write_bank(
     Args:
       bank: before the frame.
       found: detections of one frame; embeddings of the bank's width.
-      slots: of the continued tracks; used where `kept`, each at most once.
+      slots: slots of the continued tracks; used where `kept`, each at most once.
       kept: detections that continue a track.
       new: detections that start a track, in order; without a free slot they are counted
         as lost.

@@ -46,7 +46,7 @@ class Begin(Protocol):
 
 
 @runtime_checkable
-class Track(Protocol):
+class LinkFrames(Protocol):
     """Links the detections of the next frames to the tracks so far."""
 
     def __call__(
@@ -61,8 +61,8 @@ class Track(Protocol):
         """Returns the state after the frames, and the identities.
 
         Args:
-          variables: of the whole system, including the tracker's own parameters, if
-            any.
+          variables: variables of the whole system, including the tracker's own
+            parameters, if any.
           state: before the frames.
           clip: the frames.
           detections: [T, N], of these frames.
@@ -79,7 +79,7 @@ class Tracker(NamedTuple):
     """
 
     start: Begin
-    track: Track
+    track: LinkFrames
     offline: bool = False  # gets all frames at once; otherwise any number at a time
     reads_features: bool = False
     draws: bool = False  # outputs its own masks

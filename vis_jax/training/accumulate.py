@@ -95,7 +95,13 @@ def accumulated(
     end: tuple
     values: tuple
     end, values = jax.lax.scan(add, begin, (jnp.arange(count), parts))
-    (sums, stats), (losses, terms, notes) = end, values
+    return _averaged(*end, *values, count=count)
+
+
+def _averaged(
+    sums: dict, stats: dict, losses: Array, terms: dict, notes: dict, *, count: int
+) -> LossAndGradients:
+    """Averages the gradients' sums, the losses and their terms; sums the notes."""
     mean = jax.tree.map(jnp.mean, (losses, terms))
     return LossAndGradients(
         loss=mean[0],

@@ -89,14 +89,14 @@ class Best:
 
 def check_metric(metric: str, known: Mapping[str, Collection[str]]) -> None:
     """Raises ValueError unless an evaluation has the metric; see `Best`."""
-    name, _, own = metric.rpartition("/")
+    name, _, bare = metric.rpartition("/")
     if metric and name not in known:
         names = sorted(filter(None, known))
         raise ValueError(
             "train.best: expected METRIC, of the evaluation on test, or"
             f" NAME/METRIC with one of evals, {names}, got {metric!r}"
         )
-    if metric and known[name] and own not in known[name]:
+    if metric and known[name] and bare not in known[name]:
         prefix = f"{name}/" if name else ""
         expected = [f"{prefix}{one}" for one in known[name]]
         raise ValueError(f"train.best: expected one of {expected}, got {metric!r}")

@@ -104,7 +104,7 @@ def differences(before: dict, after: dict) -> list[Change]:
 
 
 def is_decisive(name: str) -> bool:
-    """Whether changing a setting changes the final state of a resumed run."""
+    """Returns whether changing a setting changes the final state of a resumed run."""
     if name in HARMLESS:
         return False
     return any(name == one or name.startswith(f"{one}.") for one in DECISIVE)

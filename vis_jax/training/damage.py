@@ -106,7 +106,7 @@ def quieten_orbax() -> None:
 
 
 def _not_raised_too(record: logging.LogRecord) -> bool:
-    """Whether a log record is more than an Orbax error that is also raised."""
+    """Returns whether a log record is more than an Orbax error that is also raised."""
     if "orbax" not in record.pathname:
         return True
     return not record.exc_info and not str(record.msg).startswith(_NOISE)

@@ -13,11 +13,11 @@ GPUS = Path("/proc/driver/nvidia/gpus")  # one folder per GPU of the machine
 def device_line(environ: Mapping[str, str] = os.environ) -> str:
     """Formats "devices       8 of 8 local, 16 in all"."""
     local = jax.local_device_count()
-    there = gpus_here(environ) if jax.default_backend() == "gpu" else local
+    visible = gpus_here(environ) if jax.default_backend() == "gpu" else local
     processes = jax.process_count()
     more = f", {processes} processes" if processes > 1 else ""
     return (
-        f"devices       {local} of {max(local, there)} local, {jax.device_count()} in"
+        f"devices       {local} of {max(local, visible)} local, {jax.device_count()} in"
         f" all{more}"
     )
 

@@ -94,7 +94,7 @@ def explicit_address(environ: Mapping[str, str]) -> dict | None:
 
 
 def is_one_of_several(environ: Mapping[str, str]) -> bool:
-    """Whether JAX can detect the other processes itself.
+    """Returns whether JAX can detect the other processes itself.
 
     Raises:
       ValueError: on a value of VIS_JAX_DISTRIBUTED other than "auto".

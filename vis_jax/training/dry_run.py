@@ -12,7 +12,7 @@ from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.accumulate import check_microbatches
 from vis_jax.training.initial import check_rules
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 from vis_jax.training.state import start_average
 
 
@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
 
     parameters: dict[str, int]  # trainable parameters, by part of the model
     constants: int  # values in other collections, such as batch-norm statistics
-    flops: float | None  # of `System.step` for one clip; None: unknown to XLA
+    flops: float | None  # for one clip in `System.step`; None: unknown to XLA
     memory: dict[str, int]  # bytes on one device, by use
 
 
@@ -39,7 +39,7 @@ def batch_shapes(**sizes: int) -> Batch:
 
 
 def estimate(
-    config: RunSettings, system: System, batch: Batch, *, canvas: tuple[int, int]
+    config: LoopSettings, system: System, batch: Batch, *, canvas: tuple[int, int]
 ) -> Estimate:
     """Estimates parameters, inference FLOPs and training memory, without a mesh.
 

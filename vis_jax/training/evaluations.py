@@ -50,7 +50,7 @@ class Evaluations:
         self._best, self._writer = best, writer
 
     def needs_checkpoint(self, step: int) -> bool:
-        """Whether this step needs a checkpoint because it is evaluated.
+        """Returns whether this step needs a checkpoint because it is evaluated.
 
         The step may turn out to be the best. Also, multi-process runs ignore signals
         during an evaluation, so the scheduler may kill them; they then resume here.
@@ -96,5 +96,5 @@ class Evaluations:
 
 
 def due(step: int, every: int) -> bool:
-    """Whether `step` is a multiple of `every`; False if `every` is 0."""
+    """Returns whether `step` is a multiple of `every`; False if `every` is 0."""
     return every > 0 and step % every == 0

@@ -1,9 +1,9 @@
 """Stored features of a frozen encoder, read in training in place of its forward pass.
 
-Frames come in few views: the sizes of `data.short_side`, mirrored or not. All that is
-drawn beside is which frames make a clip. A folder has `features.json`, which says what
-they were made with, and for each video and view a NumPy file with the tokens of the
-content: float16 [frames, L, S, C]. Axes as in `structures.Batch`.
+Frames have few views: the sizes of `data.short_side`, mirrored or not. The only other
+random choice is which frames make a clip. A folder has `features.json`, which records
+encoder, settings and videos, and for each video and view a NumPy file with the tokens
+of the content: float16 [frames, L, S, C]. Axes as in `structures.Batch`.
 """
 
 import hashlib
@@ -31,20 +31,20 @@ from vis_jax.training.optimizer import Settings as OptimizerSettings
 from vis_jax.training.sharding import whole
 
 FILE = "features.json"
-VERSION = 1  # of the layout of the folder
+VERSION = 1  # version of the folder's layout
 AGAIN = "`data cache_features` makes them"
 _DTYPE = np.dtype(np.float16)
 
 
-class View(NamedTuple):
-    """A way to see the frames of a video."""
+class FrameView(NamedTuple):
+    """Size and orientation of the frames of a video."""
 
     size: tuple[int, int]  # height, width of the content
     flip: bool
 
 
-def views_of(video: HasExtent, data: DataSettings) -> tuple[View, ...]:
-    """Returns the views of a video that training draws from, each once."""
+def views_of(video: HasExtent, data: DataSettings) -> tuple[FrameView, ...]:
+    """Returns the distinct views of a video that training draws from."""
     sizes = dict.fromkeys(
         resized_size(
             video.height, video.width, side,
@@ -53,15 +53,15 @@ def views_of(video: HasExtent, data: DataSettings) -> tuple[View, ...]:
         for side in data.short_side
     )  # fmt: skip
     flips = (*([False] if data.flip < 1 else []), *([True] if data.flip > 0 else []))
-    return tuple(View(size, flip) for size in sizes for flip in flips)
+    return tuple(FrameView(size, flip) for size in sizes for flip in flips)
 
 
 def weights_digest(params: Mapping[str, Any], encoder: Encoder) -> str:
     """Returns the SHA-256 of an encoder's weights.
 
     Args:
-      params: of the model.
-      encoder: of its system.
+      params: parameters of the model.
+      encoder: encoder of its system.
     """
     digest = hashlib.sha256()
     for path, value in sorted(flatten(whole(params[encoder.part])).items()):
@@ -106,14 +106,14 @@ def _check_frozen(
             )
 
 
-class Features:
+class StoredFeatures:
     """A folder of features.
 
     Args:
-      folder: where it is.
-      encoder: of the system.
+      folder: path of the folder.
+      encoder: encoder of the system.
       data: settings of the clips.
-      videos: of the data set.
+      videos: videos of the data set.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class Features:
         self._data, self._videos = data, videos
 
     def check_settings(self) -> None:
-        """Checks that the features are of these settings and videos.
+        """Checks that the features belong to these settings and videos.
 
         Raises:
-          ValueError: there are none, or those of others; names the first difference.
+          ValueError: they are missing or do not; names the first difference.
         """
         wanted = description(self._encoder, self._data, self._videos)
         self._check(wanted | {"version": VERSION})
@@ -138,11 +138,11 @@ class Features:
     def check_encoder(
         self, params: Mapping[str, Any], optimizer: OptimizerSettings
     ) -> None:
-        """Checks that the features are, and remain, those of an encoder.
+        """Checks that the features come from this encoder and that it stays frozen.
 
         Args:
-          params: of the model.
-          optimizer: of the training.
+          params: parameters of the model.
+          optimizer: optimiser settings of the training.
 
         Raises:
           ValueError: the encoder has other weights, or it is trained.
@@ -154,7 +154,7 @@ class Features:
         self._check({"weights": weights_digest(params, self._encoder)})
 
     def check_complete(self) -> None:
-        """Raises ValueError unless each view of each video is there."""
+        """Raises ValueError unless there is a file for every view of every video."""
         missing = self.missing()
         if missing:
             index, view = missing[0]
@@ -178,8 +178,8 @@ class Features:
             if found.get(name) != value:
                 raise ValueError(
                     f"data.features: {path}: expected features with {name}"
-                    f" {_short(value)}, got {_short(found.get(name))}; make others in"
-                    " another folder"
+                    f" {_short(value)}, got {_short(found.get(name))}; use another"
+                    " folder for these settings"
                 )
 
     def begin(self, params: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ class Features:
         }
         write_json(path, content, indent=1)
 
-    def missing(self) -> list[tuple[int, View]]:
+    def missing(self) -> list[tuple[int, FrameView]]:
         """Returns the videos and views without a file, in order."""
         return [
             (index, view)
@@ -216,14 +216,14 @@ class Features:
 
     @contextmanager
     def writing(
-        self, index: int, view: View, shape: tuple[int, ...]
+        self, index: int, view: FrameView, shape: tuple[int, ...]
     ) -> Iterator[np.ndarray]:
         """Yields the array of a video and view, whose file appears when it is full.
 
         Args:
-          index: of the video.
-          view: of its frames.
-          shape: of the array.
+          index: index of the video.
+          view: view of its frames.
+          shape: shape of the array.
 
         Raises:
           ValueError: a number is beyond float16.
@@ -252,7 +252,7 @@ class Features:
         """Yields batches with the features of their frames.
 
         Args:
-          batches: of clips.
+          batches: batches of clips.
           plans: those that the clips were made by.
         """
         for batch, clips in zip(batches, plans, strict=True):
@@ -264,7 +264,7 @@ class Features:
         """Returns float16 [frames, L, S, C] of a clip, 0 in padding."""
         inside, out = self.inside(plan.size), None
         for row, frame in enumerate(plan.frame_ids):
-            path = self._path(plan.video, View(plan.size, bool(plan.flip[row])))
+            path = self._path(plan.video, FrameView(plan.size, bool(plan.flip[row])))
             stored = np.load(path, mmap_mode="r")
             if out is None:
                 levels, dim = stored.shape[1], stored.shape[3]
@@ -274,7 +274,7 @@ class Features:
             raise ValueError(f"plan: expected frames of video {plan.video}, got none")
         return out
 
-    def _path(self, index: int, view: View) -> Path:
+    def _path(self, index: int, view: FrameView) -> Path:
         height, width = view.size
         name = f"{height}x{width}{'_mirrored' if view.flip else ''}.npy"
         return self._folder / f"{index:06d}" / name
@@ -286,8 +286,8 @@ def feature_shape(
     """Returns L, S and C of the features of a frame.
 
     Args:
-      encoder: of a system.
-      variables: of its model, or their shapes.
+      encoder: encoder of a system.
+      variables: variables of its model, or their shapes.
       canvas: height and width in pixels.
     """
     images = jax.ShapeDtypeStruct((1, *canvas, 3), jnp.uint8)
@@ -302,7 +302,7 @@ def with_features(batch: Batch, encoder: Encoder, system: System) -> Batch:
 
     Args:
       batch: shapes.
-      encoder: of the system.
+      encoder: encoder of the system.
       system: the features are for.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))

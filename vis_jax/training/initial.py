@@ -14,7 +14,7 @@ from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.accumulate import check_microbatches
 from vis_jax.training.checkpoint import Checkpoints, load_variables
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 from vis_jax.training.sharding import MeshSettings, Tree, param_sharding
 from vis_jax.training.state import TrainState, start_average
 from vis_jax.training.step import UpdateRules, make_update
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     update: Callable  # compiled on its first call
 
 
-def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> Plan:
+def make_plan(config: LoopSettings, system: System, batch: Batch, mesh: Mesh) -> Plan:
     """Prepares a run without computing anything.
 
     Args:
@@ -73,7 +73,7 @@ def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> 
     return Plan(init, new, like, update)
 
 
-def check_rules(config: RunSettings, variables: dict[str, dict]) -> None:
+def check_rules(config: LoopSettings, variables: dict[str, dict]) -> None:
     """Checks that each rule by path matches a parameter; for new runs.
 
     Args:
@@ -97,7 +97,7 @@ def check_rules(config: RunSettings, variables: dict[str, dict]) -> None:
 
 
 def prepare(
-    config: RunSettings,
+    config: LoopSettings,
     system: System,
     batch: Batch,
     *,

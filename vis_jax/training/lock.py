@@ -78,7 +78,7 @@ def _take(path: Path, descriptor: int, workdir: str) -> None:
 
 
 def _elsewhere(path: Path) -> str:
-    return f" (if that run is dead and cannot have been noticed, delete {path})"
+    return f" (if that run has ended without releasing the lock, delete {path})"
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _read(path: epath.Path | Path) -> dict:
 
 
 def _is_dead(holder: dict) -> bool:
-    """Whether the holder is known on this host to have ended."""
+    """Returns whether the holder is known on this host to have ended."""
     if not holder:
         return True
     if holder.get("host") != socket.gethostname():

@@ -14,7 +14,7 @@ from vis_jax.training.optimizer import parameter_table
 from vis_jax.training.phases import first_update
 from vis_jax.training.preemption import StopNow, how_to_go_on, no_more_steps
 from vis_jax.training.run import HostBatch, MakeBatches, Run, open_run
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 from vis_jax.training.sharding import whole
 from vis_jax.training.state import TrainState
 from vis_jax.training.together import leave_others
@@ -25,7 +25,7 @@ Draw = Callable[[dict, HostBatch, int], dict[str, np.ndarray]]
 
 
 def train(
-    config: RunSettings,
+    config: LoopSettings,
     system: System,
     make_batches: MakeBatches,
     workdir: str,
@@ -49,18 +49,17 @@ def train(
       workdir: receives config.json, checkpoints, metrics.jsonl and TensorBoard files.
       evaluations: evaluations and their schedules.
       draw: (variables, batch, step) -> images; every `train.image_every` steps.
-      writer: receives scalars and images; None: metrics.jsonl, `train.loggers` and a
-        progress line.
+      writer: receives scalars and images; None: as `open_writer` returns it.
       window: updates to profile.
       accept_changes: resume although decisive settings have changed; see
         `vis_jax.training.changes`.
       check: called with the variables before the first update; may raise ValueError.
 
     Raises:
-      ValueError: `workdir` has another model, batches run out, the loss is not finite
-        (NonFiniteLossError), no evaluation has `train.best`, a checkpoint cannot be
-        written (CheckpointError), another run uses `workdir` (WorkdirInUseError), or
-        settings have changed.
+      ValueError: `workdir` has another model, other settings or another active run
+        (WorkdirInUseError), batches run out, the loss is not finite
+        (NonFiniteLossError), no evaluation has `train.best`, or a checkpoint cannot be
+        written (CheckpointError).
       SystemExit: with code 143 after SIGTERM or SIGUSR1, 130 after Ctrl-C.
     """
     writer = writer or open_writer(workdir, config)
@@ -78,7 +77,7 @@ def train(
 
 
 def _run_updates(
-    config: RunSettings,
+    config: LoopSettings,
     run: Run,
     scored: Evaluations,
     writer: Writer,

@@ -11,7 +11,7 @@ from vis_jax.paths import check_regular, is_incomplete
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 RECORD = "export.json"  # describes an export
-VERSION = 1  # of the record and the export formats
+VERSION = 1  # version of the record and the export formats
 _MOST_BYTES = 1 << 20  # maximum size of the record
 
 # checkpoint: a run, its folder of checkpoints, or one Orbax checkpoint; safetensors:
@@ -27,7 +27,7 @@ def kind_of(folder: str | os.PathLike) -> Kind:
       ValueError: its record is damaged; names it.
     """
     record = read_record(folder)
-    there = (epath.Path(folder) / WEIGHTS_FILE).exists()
+    has_weights = (epath.Path(folder) / WEIGHTS_FILE).exists()
     if record.get("layout"):
         return "published"
     known: dict[object, Kind] = {
@@ -43,7 +43,7 @@ def kind_of(folder: str | os.PathLike) -> Kind:
                 f" got {record.get('format')!r:.40}"
             )
         return kind
-    return "safetensors" if there else "checkpoint"
+    return "safetensors" if has_weights else "checkpoint"
 
 
 def no_weights(folder: str | os.PathLike, kind: Kind) -> str:

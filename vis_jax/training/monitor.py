@@ -21,7 +21,7 @@ class Summary(NamedTuple):
     """Mean metrics over several updates."""
 
     values: dict[str, float]  # loss, terms, gradient norm, learning rate, speeds
-    notes: dict[str, float]  # of `LossAux`
+    notes: dict[str, float]  # see `LossAux`
 
 
 class Monitor:

@@ -98,7 +98,7 @@ class Optimizer(NamedTuple):
     """Functions that turn gradients into an update."""
 
     transform: optax.GradientTransformation
-    learning_rate: schedules.Schedule  # of a parameter with multiplier 1
+    learning_rate: schedules.Schedule  # rate of a parameter with multiplier 1
     freeze: Callable  # params -> params; stops gradients where the multiplier is 0
 
 

@@ -14,7 +14,7 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 
-class Compiled:
+class CompileTime:
     """Compilation during a phase.
 
     Attributes:
@@ -27,7 +27,7 @@ class Compiled:
 
 
 # Not all versions of JAX can unregister a listener, so there is only one.
-_open: list[Compiled] = []
+_open: list[CompileTime] = []
 
 
 def _note_duration(event: str, duration_secs: float, **unused: str | int) -> None:
@@ -53,7 +53,7 @@ def phase(say: Callable[[str], None], name: str, doing: str) -> Iterator[None]:
       name: name of the phase, at most 13 letters.
       doing: description, for the first line.
     """
-    compiled, start = Compiled(), time.monotonic()
+    compiled, start = CompileTime(), time.monotonic()
     say(f"{name:<14}{doing} ..")
     _open.append(compiled)
     try:
@@ -63,7 +63,7 @@ def phase(say: Callable[[str], None], name: str, doing: str) -> Iterator[None]:
     say(f"{name:<14}{took(time.monotonic() - start, compiled)}")
 
 
-def took(seconds: float, compiled: Compiled) -> str:
+def took(seconds: float, compiled: CompileTime) -> str:
     """Formats "done in 41.0 s, of which compiling 38.2 s"."""
     text = f"done in {seconds:.1f} s"
     if compiled.seconds < 0.05:

@@ -111,7 +111,7 @@ def notice(checkpoints: Checkpoints) -> Iterator[StopRequest]:
 
 
 def no_more_steps(notice: StopRequest) -> None:
-    """Prepares several processes for the last evaluation: no step is to be agreed on.
+    """Adjusts signal handlers for the last evaluation, when no updates follow.
 
     The first process evaluates and exits cleanly. The others wait inside JAX, where no
     Python handler would run, so the default handlers end them.
@@ -130,7 +130,7 @@ def how_to_go_on(workdir: str) -> str:
 
 
 def has_company() -> bool:
-    """Whether there are other processes."""
+    """Returns whether there are other processes."""
     return jax.process_count() > 1
 
 

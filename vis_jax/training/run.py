@@ -17,7 +17,7 @@ from vis_jax.training.lock import only_run
 from vis_jax.training.monitor import Monitor
 from vis_jax.training.phases import phase
 from vis_jax.training.preemption import StopNow, StopRequest, how_to_go_on, notice
-from vis_jax.training.run_config import RunSettings, write_config
+from vis_jax.training.run_config import LoopSettings, write_config
 from vis_jax.training.sharding import make_mesh, to_global
 from vis_jax.training.state import TrainState
 from vis_jax.training.step import StepMetrics
@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 @contextmanager
 def open_run(
-    config: RunSettings,
+    config: LoopSettings,
     system: System,
     make_batches: MakeBatches,
     *,
@@ -88,7 +88,7 @@ def open_run(
 
 
 def check_resumed(
-    config: RunSettings,
+    config: LoopSettings,
     workdir: str,
     *,
     start: int,
@@ -98,7 +98,7 @@ def check_resumed(
     """Raises ValueError unless a run can go on with these settings.
 
     Args:
-      config: of the resumed run.
+      config: config of the resumed run.
       workdir: its folder.
       start: updates done; 0 = it does not resume.
       accept, say: see `check_changes`.
@@ -122,7 +122,7 @@ class _Begun(NamedTuple):
 
 
 def _begin(
-    config: RunSettings,
+    config: LoopSettings,
     system: System,
     make_batches: MakeBatches,
     *,

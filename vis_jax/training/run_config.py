@@ -40,7 +40,7 @@ class TrainSettings:
 
 
 @section
-class RunSettings:
+class LoopSettings:
     """The part of a config that the training loop reads."""
 
     seed: Natural = 0  # random seed of parameters, clips and noise

@@ -11,7 +11,7 @@ from vis_jax.training.dry_run import residual_bytes
 from vis_jax.training.flops import product_flops
 from vis_jax.training.hlo import Collective, collectives
 from vis_jax.training.initial import Plan, check_rules, make_plan
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 from vis_jax.training.sharding import batch_sharding, make_mesh
 
 
@@ -20,11 +20,11 @@ class Lowered(NamedTuple):
 
     stored: dict[str, int]  # bytes between updates, by use
     working: int  # estimate of the bytes that live only during an update
-    flops: float  # of products, assuming equal shares
+    flops: float  # FLOPs of products, assuming equal shares
     program: Any  # lowered by JAX
 
 
-class Compiled(NamedTuple):
+class CompiledUpdate(NamedTuple):
     """A compiled update, for one device."""
 
     arguments: int  # bytes of the state and the share of the batch
@@ -32,7 +32,7 @@ class Compiled(NamedTuple):
     exchanged: list[Collective]
 
 
-def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
+def lower_update(config: LoopSettings, system: System, shapes: Batch) -> Lowered:
     """Lowers an update of a run for all JAX devices.
 
     Args:
@@ -56,7 +56,7 @@ def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
     return Lowered(_stored(plan, batch), working, flops, traced.lower())
 
 
-def compile_update(lowered: Lowered) -> Compiled:
+def compile_update(lowered: Lowered) -> CompiledUpdate:
     """Compiles the result of `lower_update`.
 
     Raises:
@@ -64,7 +64,7 @@ def compile_update(lowered: Lowered) -> Compiled:
     """
     program = lowered.program.compile()
     memory = program.memory_analysis()
-    return Compiled(
+    return CompiledUpdate(
         arguments=memory.argument_size_in_bytes,
         working=memory.temp_size_in_bytes,
         exchanged=collectives(program.as_text()),
@@ -83,7 +83,7 @@ def _stored(plan: Plan, batch: Batch) -> dict[str, int]:
 
 
 def _working(
-    config: RunSettings, system: System, plan: Plan, shapes: Batch, devices: int
+    config: LoopSettings, system: System, plan: Plan, shapes: Batch, devices: int
 ) -> int:
     """Estimates the bytes that live only during an update.
 

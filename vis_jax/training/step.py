@@ -46,7 +46,7 @@ class UpdateRules(NamedTuple):
 AT_ONCE = UpdateRules()
 
 
-class Layout(NamedTuple):
+class Shardings(NamedTuple):
     """Shardings of the arrays of an update."""
 
     mesh: Mesh
@@ -73,7 +73,7 @@ def make_update(
       rules: settings of the update.
     """
     kept = param_sharding(state, mesh, sharded)
-    layout = Layout(mesh, kept)
+    layout = Shardings(mesh, kept)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         return update_once(
@@ -95,7 +95,7 @@ def update_once(
     system: System,
     optimizer: Optimizer,
     rules: UpdateRules = AT_ONCE,
-    layout: Layout | None = None,
+    layout: Shardings | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Computes loss and gradients and updates the state; only "params" has gradients.
 
@@ -136,7 +136,7 @@ def _gradients(
     system: System,
     optimizer: Optimizer,
     rules: UpdateRules,
-    layout: Layout | None,
+    layout: Shardings | None,
 ) -> LossAndGradients:
     """Computes gradients; gathers parameters once and reduce-scatters gradients."""
     variables = state.variables

@@ -67,10 +67,10 @@ def watch_others() -> None:
 
 
 def leave_at_exit() -> None:
-    """Leaves the other processes in order when this one ends.
+    """Disconnects from the other processes properly when this one ends.
 
     Call it before `jax.distributed.initialize`: exit handlers run in reverse order, and
-    those of what needs JAX are registered later.
+    those of code that needs JAX are registered later.
     """
     atexit.register(_leave)
 
@@ -240,7 +240,7 @@ def _guard(answered: threading.Event) -> None:
 
 
 def _may_be_of_another(error: BaseException | None) -> bool:
-    """Whether the error is from JAX's runtime and not out-of-memory."""
+    """Returns whether the error is from JAX's runtime and not out-of-memory."""
     while error is not None:
         if isinstance(error, jax.errors.JaxRuntimeError):
             return "RESOURCE_EXHAUSTED" not in str(error)

@@ -11,7 +11,7 @@ import numpy as np
 from vis_jax.settings import to_dict
 from vis_jax.training.logger import Logger
 from vis_jax.training.loggers import open_loggers
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -114,7 +114,7 @@ class RunWriter(Writer):
             self._bar = tqdm(total=total, initial=step, dynamic_ncols=True)
 
 
-def open_writer(workdir: str, config: RunSettings) -> Writer:
+def open_writer(workdir: str, config: LoopSettings) -> Writer:
     """Opens a writer that writes in the first process only.
 
     Raises:

@@ -35,7 +35,7 @@ class Panel(NamedTuple):
     curves: Sequence[Curve]
 
 
-class Line(NamedTuple):
+class ChartLine(NamedTuple):
     """Polyline."""
 
     points: tuple[tuple[float, float], ...]
@@ -61,7 +61,7 @@ class Text(NamedTuple):
     anchor: str  # point of the text at x: start, middle or end
 
 
-Shape = Line | Dot | Text
+Shape = ChartLine | Dot | Text
 
 
 class Chart(NamedTuple):
@@ -86,7 +86,7 @@ def draw_panels(panels: Sequence[Panel], *, columns: int = 2) -> Chart:
     shapes: list[Shape] = []
     for number, label in enumerate(labels):
         y = 18.0 + 20 * number
-        shapes.append(Line(((14.0, y), (44.0, y)), colours[label], 3))
+        shapes.append(ChartLine(((14.0, y), (44.0, y)), colours[label], 3))
         shapes.append(Text(52, y, label, "start"))
     top = 20 * len(labels) + 12
     for number, panel in enumerate(panels):
@@ -114,16 +114,16 @@ def _panel(panel: Panel, x: int, y: int, colours: dict[str, str]) -> Iterator[Sh
     up = _Axis(*_ends([value for _, value in points]), y + HEIGHT - _BOTTOM, y + _TOP)
     for tick in across.ticks(least=1.0):  # steps are integers
         place = across.place(tick)
-        yield Line(((place, up.start), (place, up.end)), _GREY, 1)
+        yield ChartLine(((place, up.start), (place, up.end)), _GREY, 1)
         yield Text(place, up.start + 14, f"{tick:g}", "middle")
     for tick in up.ticks():
         place = up.place(tick)
-        yield Line(((across.start, place), (across.end, place)), _GREY, 1)
+        yield ChartLine(((across.start, place), (across.end, place)), _GREY, 1)
         yield Text(across.start - 8, place, f"{tick:g}", "end")
     for curve in panel.curves:
         for part in _parts(curve):
             places = tuple((across.place(s), up.place(v)) for s, v in part)
-            yield Line(places, colours[curve.label], 2)
+            yield ChartLine(places, colours[curve.label], 2)
             if len(curve.steps) <= _MARKED:
                 yield from (Dot(*place, colours[curve.label], 3) for place in places)
 
@@ -179,7 +179,7 @@ def to_svg(chart: Chart) -> str:
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for shape in chart.shapes:
-        if isinstance(shape, Line):
+        if isinstance(shape, ChartLine):
             points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
             parts.append(
                 f'<polyline points="{points}" fill="none" stroke="{shape.colour}"'
@@ -205,7 +205,7 @@ def to_image(chart: Chart) -> Image.Image:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT * _FINER)
     anchors = {"start": "lm", "middle": "mm", "end": "rm"}
     for shape in chart.shapes:
-        if isinstance(shape, Line):
+        if isinstance(shape, ChartLine):
             points = [(x * _FINER, y * _FINER) for x, y in shape.points]
             width = round(shape.width * _FINER)
             draw.line(points, shape.colour, width, joint="curve")

@@ -66,14 +66,14 @@ def text_colour(background: tuple[int, int, int]) -> tuple[int, int, int]:
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
 
 
-class Style(NamedTuple):
+class DrawStyle(NamedTuple):
     """Drawing style of objects."""
 
-    opacity: float = 0.45  # of the fill, 0 .. 1
+    opacity: float = 0.45  # opacity of the fill, 0 .. 1
     line_width: float = 0.0  # pixels, of outlines and boxes; 0 = chosen by frame size
     labels: bool = True
     boxes: bool = False
     trails: int = 0  # length in frames of the path drawn; 0 = none
 
 
-STYLE = Style()
+STYLE = DrawStyle()

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from vis_jax.visualize.colours import (
     STYLE,
-    Style,
+    DrawStyle,
     line_colour,
     text_colour,
     track_colour,
@@ -33,7 +33,7 @@ def draw_frame(
     labels: Sequence[int] | np.ndarray,
     names: Sequence[str],
     scores: Sequence[float] | np.ndarray | None,
-    style: Style = STYLE,
+    style: DrawStyle = STYLE,
     trails: Mapping[int, Path] = {},  # noqa: B006 - never changed
 ) -> np.ndarray:
     """Draws masks in their track's colour, with outlines and labels "3 dog 0.92".
@@ -46,7 +46,7 @@ def draw_frame(
       masks: bool [N, H, W].
       track_ids: N ids, 1, 2, ..
       labels: N classes, 0 .. K - 1.
-      names: of the K classes.
+      names: names of the K classes.
       scores: N scores in [0, 1]; None: ground truth, with labels "3 dog".
       style: drawing style.
       trails: x and y of an object's past positions, oldest first, by track id.
@@ -60,12 +60,11 @@ def draw_frame(
     ranks = np.arange(len(masks)) if scores is None else scores
     _check(frame, masks, track_ids=track_ids, labels=labels, scores=ranks)
     order = np.argsort(np.asarray(ranks, np.float32), kind="stable").tolist()
-    boxes = [_bounding_box(mask) for mask in masks]
     image = Image.fromarray(frame)
     width = style.line_width or max(1.5, min(image.size) / 240)
     objects = []
     for i in order:
-        box, number = boxes[i], int(track_ids[i])
+        box, number = _bounding_box(masks[i]), int(track_ids[i])
         if box is None:
             continue
         _paint(image, masks[i], box, number, style.opacity, width)

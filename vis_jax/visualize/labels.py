@@ -24,7 +24,7 @@ class Rectangle(NamedTuple):
 class Labelled(NamedTuple):
     """Object with a label."""
 
-    box: Rectangle  # of the object
+    box: Rectangle  # box of the object
     anchor: tuple[int, int]  # x and y of the pixel to label
     size: tuple[int, int]  # height and width of the label in pixels
 

@@ -1,4 +1,4 @@
-"""What is wrong with a folder in another layout is one line that names the place."""
+"""Defects of a folder in another layout are one line that names the place."""
 
 import json
 import os

@@ -125,7 +125,7 @@ def test_truth_holds_the_same_tracks_as_render():
 
 
 def test_masks_lie_on_the_drawn_shape():
-    """In a still, noiseless video the colour changes where the mask does."""
+    """Without motion and noise, colour edges are mask edges."""
     dataset = make(num_videos=8)
     for index in range(8):
         scene = dataset.scene(index)

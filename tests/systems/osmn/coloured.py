@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.trackers.frames import Seen, pack
 from vis_jax.structures import Clip, Detections
-from vis_jax.systems.osmn.one_shot import Network
+from vis_jax.systems.osmn.one_shot import OneShotNetwork
 
 HEIGHT, WIDTH, SIDE = 24, 64, 6
 RED, GREEN, BLUE = (200, 40, 40), (40, 200, 40), (40, 40, 200)
@@ -38,7 +38,7 @@ def _segment(variables, shared, gamma, heat):
     return jnp.where(gamma.any(axis=1)[:, None, None], logits, 1.0)
 
 
-NETWORK = Network(
+NETWORK = OneShotNetwork(
     prepare=_prepare,
     modulate=_modulate,
     features=lambda variables, images: images,

@@ -13,7 +13,7 @@ from vis_jax.structures import Clip
 from vis_jax.systems.osmn import mask_tracker as osmn_masks
 from vis_jax.systems.osmn import tracker as osmn
 from vis_jax.systems.osmn.network import OSMN
-from vis_jax.systems.osmn.one_shot import Network
+from vis_jax.systems.osmn.one_shot import OneShotNetwork
 
 GUIDE = 32
 MODEL = OSMN(
@@ -31,7 +31,7 @@ def _network(model):
         own = {name: tree["osmn"] for name, tree in variables.items()}
         return model.apply(own, *args, method=method)
 
-    return Network(
+    return OneShotNetwork(
         prepare=functools.partial(normalize, style=model.style),
         modulate=functools.partial(apply, method="modulate"),
         features=functools.partial(apply, method="features"),
@@ -55,7 +55,7 @@ def _shapes():
 
 
 def _padded(clip: Clip) -> Clip:
-    """On a canvas of multiples of 16 pixels."""
+    """Pads the clip to multiples of 16 pixels."""
     rows = -HEIGHT % 16
     images = np.pad(clip.images, ((0, 0), (0, rows), (0, 0), (0, 0)))
     return clip._replace(images=images)

@@ -57,7 +57,7 @@ def test_a_track_without_detections_moves_with_its_mask():
     detected = [frame if t in (0, 1, 5) else frame[1:] for t, frame in enumerate(FAST)]
     ids, state, _ = _run(FAST, detected)
     assert ids == [[1, 2, 0], [1, 2, 0], *[[2, 0, 0]] * 3, [1, 2, 0]]
-    # What the network says of slots without a track is not kept.
+    # Outputs for slots without a track are not kept.
     assert state.memory.places.sigma.any(axis=1).tolist() == [True, True, False]
 
 

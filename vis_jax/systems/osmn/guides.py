@@ -87,7 +87,7 @@ def visual_guide(
 
     Args:
       image: normalised, so that zero is the mean colour.
-      mask: of the object; sampled at the nearest pixel.
+      mask: mask of the object; sampled at the nearest pixel.
       view: an empty box gives zeros.
       side: pixels.
     """

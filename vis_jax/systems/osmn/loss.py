@@ -26,10 +26,10 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 # A frame may provide the visual guide of an object that covers more than this ..
 _SHARE_OF_IMAGE, _SHARE_OF_BOX = 0.003, 0.2
 # .. and the crop is jittered, rotated and flipped:
-_SIDE_SHIFT = 0.1  # of its width or height, each side of the box
+_SIDE_SHIFT = 0.1  # fraction of the box's width or height, for each side
 _LARGEST_ANGLE = 10.0  # degrees
 # The position in the previous frame is shifted and scaled:
-_CENTRE_SHIFT = 0.2  # of sigma
+_CENTRE_SHIFT = 0.2  # fraction of sigma
 _SIGMA_FACTORS = (1 / 1.4, 1.4)
 
 
@@ -85,7 +85,7 @@ def osmn_loss(
       variables: its own: 'params' and 'batch_stats'.
       batch: clips, possibly of one frame, which is then both guide and target.
       rng: key for sampling, guide perturbation and dropout.
-      rule: which objects are segmented, and how.
+      rule: selects the objects to segment, and the guides.
 
     Returns:
       The loss, and with it the statistics of batch norm after it, those of the network
@@ -236,7 +236,7 @@ def balanced_bce(
     Tu, "Holistically-Nested Edge Detection", ICCV 2015, Eq. 2; in the code of OSMN.
 
     Args:
-      logits: of each pixel.
+      logits: logits of each pixel.
       targets: True for pixels of the object.
       counts: False marks ignored pixels.
     """

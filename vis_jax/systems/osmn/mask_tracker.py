@@ -20,7 +20,7 @@ from vis_jax.structures import Clip, Detections
 from vis_jax.systems.osmn.guides import place_of
 from vis_jax.systems.osmn.one_shot import (
     CurrentFrame,
-    Network,
+    OneShotNetwork,
     Runner,
     State,
     detection_masks,
@@ -48,17 +48,17 @@ class Settings:
 class PixelTracks(NamedTuple):
     """Track of each pixel: the one with the largest logit above 0."""
 
-    logits: Float32[Array, "H W"]  # of the winner; 0 without one
+    logits: Float32[Array, "H W"]  # the winner's logit; 0 without one
     slots: Int32[Array, "H W"]  # M = background
 
 
-def build(settings: Settings, slots: int, network: Network) -> Tracker:
+def build(settings: Settings, slots: int, network: OneShotNetwork) -> Tracker:
     """Builds the tracker, which outputs M masks over the whole canvas.
 
     Args:
       settings: thresholds and sizes; see `Settings`.
       slots: most tracks of a video, M.
-      network: predicts the mask of a track; see `one_shot.Network`.
+      network: predicts the mask of a track; see `one_shot.OneShotNetwork`.
     """
     step = functools.partial(_step, settings=settings)
 

@@ -26,8 +26,8 @@ from vis_jax.systems.osmn.vgg import (
 )
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
-_SMALL = nn.initializers.normal(1e-3)  # of all layers not pretrained on ImageNet
-_HE = nn.initializers.he_normal()  # of both fully connected layers, if not pretrained
+_SMALL = nn.initializers.normal(1e-3)  # for all layers not pretrained on ImageNet
+_HE = nn.initializers.he_normal()  # for both fully connected layers, if not pretrained
 _MODULATED = slice(2, 5)  # blocks conv3, conv4, conv5
 _DROPOUT = 0.5
 
@@ -275,7 +275,7 @@ class OSMN(nn.Module):
         """Returns mask logits of objects.
 
         Args:
-          shared: of I images with N / I objects each.
+          shared: features of I images with N / I objects each.
           gamma: from `modulate`.
           heat: see `guides.spatial_guide`.
           valid, train: see `SpatialModulator`.

@@ -29,7 +29,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 _PADDING = 0.03  # share of a box added on each side of a visual guide at test time
 
 
-class Network(NamedTuple):
+class OneShotNetwork(NamedTuple):
     """The network as pure functions; `variables` are those of the whole system."""
 
     # (images uint8 [T, H, W, 3], size int32 [2]) -> float32 [T, H, W, 3], normalised
@@ -64,19 +64,19 @@ class CurrentFrame(NamedTuple):
 
     image: Float32[Array, "H W 3"]  # normalised
     inside: Bool[Array, "H W"]  # the content; the rest is padding
-    shared: Any  # from `Network.features`
+    shared: Any  # from `OneShotNetwork.features`
     valid: Bool[Array, ""]
 
 
 class Runner(NamedTuple):
     """The network while processing a video."""
 
-    network: Network
+    network: OneShotNetwork
     variables: dict
     chunk: int  # C, unless there are fewer slots
 
 
-def start(network: Network, slots: int) -> State:
+def start(network: OneShotNetwork, slots: int) -> State:
     """Returns a state without tracks."""
     places = ObjectExtent(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
     gamma = jnp.zeros((slots, network.channels))
@@ -165,11 +165,11 @@ def remember(
 
     Args:
       memory: before the update.
-      masks: of the detections.
+      masks: masks of the detections.
       runner: see `Runner`.
       frame: the current frame; see `CurrentFrame`.
       slots: track slots of the detections.
-      scores: of the detections.
+      scores: scores of the detections.
       wanted: detections to store; their slots differ.
     """
     count, size = wanted.shape[0], memory.gamma.shape[0]

@@ -25,7 +25,7 @@ from vis_jax.systems.osmn.loss import OsmnTrainRule, osmn_loss
 from vis_jax.systems.osmn.mask_tracker import Settings as MasksSettings
 from vis_jax.systems.osmn.network import OSMN
 from vis_jax.systems.osmn.network import Settings as OsmnSettings
-from vis_jax.systems.osmn.one_shot import Network
+from vis_jax.systems.osmn.one_shot import OneShotNetwork
 from vis_jax.systems.osmn.tracker import Settings as LinkSettings
 from vis_jax.systems.system import Dtype, System
 from vis_jax.systems.tracked_detector import make_system
@@ -74,7 +74,7 @@ class TestSettings(detect_then_track.TestSettings):
 class Settings:
     """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    compute_dtype: Dtype = "float32"  # for the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
@@ -84,7 +84,7 @@ def build(settings: Settings, detector: Detector) -> System:
     """Builds the system.
 
     Args:
-      settings: of the run.
+      settings: settings of the run.
       detector: frozen; finds the objects.
 
     Raises:
@@ -152,7 +152,7 @@ def _own(variables: dict) -> dict:
     return {name: variables[name]["osmn"] for name in ("params", "batch_stats")}
 
 
-def _network(model: OSMN, guide_side: int) -> Network:
+def _network(model: OSMN, guide_side: int) -> OneShotNetwork:
     def apply(method: Callable) -> Callable:
         def of(variables, *inputs):
             return model.apply(_own(variables), *inputs, method=method)
@@ -162,7 +162,7 @@ def _network(model: OSMN, guide_side: int) -> Network:
     def prepare(images, size):
         return normalize(images, size, style=model.style)
 
-    return Network(
+    return OneShotNetwork(
         prepare=prepare,
         modulate=apply(OSMN.modulate),
         features=apply(OSMN.features),

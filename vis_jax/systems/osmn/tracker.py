@@ -20,7 +20,7 @@ from vis_jax.structures import Clip, Detections
 from vis_jax.systems.osmn.guides import ObjectExtent, mask_box, place_of
 from vis_jax.systems.osmn.one_shot import (
     CurrentFrame,
-    Network,
+    OneShotNetwork,
     Runner,
     State,
     detection_masks,
@@ -57,13 +57,13 @@ class Propagated(NamedTuple):
     overlaps: Float32[Array, "M N"]  # with the detections
 
 
-def build(settings: Settings, slots: int, network: Network) -> Tracker:
+def build(settings: Settings, slots: int, network: OneShotNetwork) -> Tracker:
     """Builds the tracker.
 
     Args:
       settings: weights, thresholds and rules; see `Settings`.
       slots: most tracks of a video.
-      network: predicts the mask of a track; see `one_shot.Network`.
+      network: predicts the mask of a track; see `one_shot.OneShotNetwork`.
     """
     step = functools.partial(_step, settings=settings)
 
