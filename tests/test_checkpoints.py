@@ -120,27 +120,6 @@ def test_every_object_has_one_track_of_its_class(model):
     assert [video.tracks[sure[n]].label for n in same.argmax(1)] == names
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        '[{"id":1e999,"name":"a"}]',
-        '[{"id":true,"name":"a"}]',
-        '[{"id":1,"name":"a"},{"id":1,"name":"b"}]',
-        '[{"id":1,"name":2}]',
-        "null",
-    ],
-)
-def test_classes_that_are_damaged_are_named(tmp_path, rows):
-    folder = shipped()["shapes"]
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).symlink_to(folder / name)
-    (tmp_path / "categories.json").write_text(rows)
-    with pytest.raises(
-        ValueError, match=r"categories\.json: expected a list of id, eac"
-    ):
-        vis_jax.load(tmp_path)
-
-
 @pytest.mark.parametrize("names", [[], ["a"] * 8, ["a\nb"]])
 def test_classes_that_are_given_have_a_name_each(names):
     with pytest.raises(ValueError, match="^categories: expected names on one line, ea"):

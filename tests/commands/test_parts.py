@@ -20,7 +20,19 @@ def test_classes_are_written_once_and_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[1]", "{}", '[{"id": "x", "name": "cat"}]', "[", None]
+    "text",
+    [
+        "[1]",
+        "{}",
+        "null",
+        '[{"id": "x", "name": "cat"}]',
+        '[{"id": 1e999, "name": "cat"}]',
+        '[{"id": true, "name": "cat"}]',
+        '[{"id": 1, "name": 2}]',
+        '[{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]',
+        "[",
+        None,
+    ],
 )
 def test_damaged_classes_are_named(tmp_path, text):
     if text is not None:
