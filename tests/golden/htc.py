@@ -95,22 +95,25 @@ def run(model: Cascade, variables, levels, proposals, given, size):
         features = CascadeFeatures(levels, semantic, logits)
         stages = self.run_stages(features, proposals, size[None])
         found = self.choose(stages, jnp.ones(proposals.shape[:2], bool)).found
-        hidden = self.mask_hidden(features, found.boxes, len(self.mask_heads))
-        masks = self.predict_masks(hidden, found.boxes)
+        # Found and given regions at once, so that the mask heads are compiled once.
+        count, boxes = found.boxes.shape[1], jnp.concatenate([found.boxes, given], 1)
+        hidden = self.mask_hidden(features, boxes, len(self.mask_heads))
+        masks = self.predict_masks(hidden, boxes)
         box_pooled = self.pool(levels, given, BOX_SIDE)
         both = box_pooled + self.pool_semantic(semantic, given, BOX_SIDE)
+        of_found = tuple(x[:, :count] for x in masks)
         return dict(
             features=features,
             stages=stages,
             found=found,
-            hidden=hidden,
-            masks=masks,
-            probs=merge_masks(masks, found.labels),
+            hidden=[x[:count] for x in hidden],  # of one image
+            masks=of_found,
+            probs=merge_masks(of_found, found.labels),
             given=[head(both) for head in self.box_heads],
-            given_masks=self.all_masks(features, given),
+            given_masks=[x[:, count:] for x in masks],
             box_pooled=box_pooled,
-            mask_pooled=self.pool(levels, given, MASK_SIDE),
-            semantic_pooled=self.pool_semantic(semantic, given, MASK_SIDE),
+            mask_pooled=self.pool(levels, boxes, MASK_SIDE)[:, count:],
+            semantic_pooled=self.pool_semantic(semantic, boxes, MASK_SIDE)[:, count:],
         )
 
     return model.apply(variables, method=everything)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
 from tests.systems.contract import (
     Checked,
@@ -40,13 +39,16 @@ _NO_GRADIENT = {
 }
 
 
-@functools.cache
-def _checked() -> Checked:
+def _with_head():
     """With batch norm in the backbone and a track head; all that is found is shown."""
     changes = {"model.backbone.norm": "batch", "test.score": 0.0, **HEAD}
     changes["test.tracker"] = "mask_track"
-    config = _config(changes, "condinst_r50")
-    return check_system(build, config, no_gradient=_NO_GRADIENT)
+    return _config(changes, "condinst_r50")
+
+
+@functools.cache
+def _checked() -> Checked:
+    return check_system(build, _with_head(), no_gradient=_NO_GRADIENT)
 
 
 @pytest.mark.slow
@@ -119,12 +121,11 @@ def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(build, _config({"compute_dtype": "bfloat16", **HEAD}))
 
 
+@pytest.mark.slow
 def test_embeddings_of_objects_are_those_of_the_locations_they_were_found_at():
     """And those of a true box are those of the location at its middle."""
-    changes = {**HEAD, "test.score": 0.0, "loss.ranges": (16.0, 32.0, 64.0, 128.0)}
-    config = _config(changes)
-    model, batch = build_model(config), first_batch(config)
-    variables = drawn_variables(build(config), config, 0)
+    checked, model = _checked(), build_model(_with_head())
+    variables, batch = checked.variables, checked.batch
     middle = np.array([[[20, 12, 28, 20], [8, 8, 56, 56]]], np.float32)
 
     def run(variables, images, size):
