@@ -189,7 +189,7 @@ def test_a_program_that_is_not_compiled_fits_by_the_estimate(count, fits, capsys
 def test_the_estimate_without_compiling_by_hand():
     """A clip of the product system, whose state is on one device."""
     batch = batch_shapes(B=1, T=1, M=1, H=2, W=4)
-    found = lower_update(RunSettings(num_steps=1), product_system(), batch)
+    found = lower_update(LoopSettings(num_steps=1), product_system(), batch)
     assert found.working == 4 * (8 + 4) + 4 * 32  # residuals and gradients
 
 

@@ -75,7 +75,11 @@ def test_ground_truth_has_labels_without_scores():
     more = dict(labels=[0, 0], names=["dog"])
     plain, truth, found = (
         draw_frame(frame, masks, [1, 2], **more, scores=scores, style=style)
-        for scores, style in ((None, PLAIN), (None, Style()), ([0.4, 0.9], Style()))
+        for scores, style in (
+            (None, PLAIN),
+            (None, DrawStyle()),
+            ([0.4, 0.9], DrawStyle()),
+        )
     )
     lengths = [(image != plain).any(2).sum() for image in (truth, found)]
     assert 0 < lengths[0] < 0.8 * lengths[1]
