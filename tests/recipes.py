@@ -2,11 +2,16 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from data_pipeline.settings import Settings as DataSettings
+from vis_jax.commands.config_names import SHARED
 from vis_jax.commands.run_settings import RunSettings, read_run
 from vis_jax.settings import read_settings, to_dict
+
+_FOLDER = Path(__file__).parents[1] / "configs"
+NAMES = sorted(p.stem for p in _FOLDER.glob("*.py") if p.stem not in SHARED)
 
 # MaskProp with a single stage and no optional branch: half the work to compile it.
 ONE_STAGE = {

@@ -6,6 +6,7 @@ If a worker started a slow file last, the others would wait for it.
 # Files with the most processor time, slowest first.
 LONGEST = (
     "tests/test_end_to_end.py",
+    "tests/test_debug_recipes.py",
     "tests/test_configs.py",
     "tests/test_docs.py",
     "tests/golden/test_mask_rcnn.py",

@@ -1,4 +1,4 @@
-"""Every config builds, at full size by shapes alone, and takes a loss when shrunk."""
+"""Every recipe builds, at full size by shapes alone, and has the published size."""
 
 import functools
 import json
@@ -15,10 +15,8 @@ from jax.sharding import AbstractMesh
 
 from configs import common, ifr
 from data_pipeline.datasets.by_name import make_dataset
-from tests.recipes import recipe
-from tests.systems.contract import first_batch
-from vis_jax.commands.config_names import SHARED
-from vis_jax.commands.run_settings import read_run, with_classes
+from tests.recipes import NAMES, recipe
+from vis_jax.commands.run_settings import with_classes
 from vis_jax.layers.queries import ClipFeatures
 from vis_jax.params import flatten, match_rules
 from vis_jax.settings import to_dict
@@ -30,9 +28,6 @@ from vis_jax.training.initial import check_rules
 from vis_jax.training.sharding import AXES, MeshSettings, param_sharding
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(
-    path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in SHARED
-)
 
 # Millions of parameters that a gradient reaches, with 100 queries (200 for the
 # Swin-L baseline) and 40 classes (41 outputs with the baseline's softmax): those of the
@@ -185,75 +180,6 @@ def test_the_parts_of_a_model_are_those_of_the_whole():
     run = recipe("ifr_r50")  # the parts meet in the same way at any size
     whole = _shapes_of("ifr", run.model)
     assert flatten(_shapes_by_part(build_model(run))) == flatten(whole)
-
-
-def _filled(shapes: dict) -> dict:
-    """Plausible values without compiling the model's own: small, and norms near 1."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, x):
-        ones = path[-1].key in ("scale", "var")
-        noise = rng.normal(size=x.shape) / np.sqrt(
-            max(x.size / (x.shape[-1] if x.shape else 1), 4)
-        )
-        return (ones + (not ones) * noise).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-@functools.cache
-def _debug_loss(text: str) -> tuple[dict[str, float], dict]:
-    """Terms of the loss, and shapes of the variables, of settings.
-
-    They are given as JSON so that equal ones run once.
-    """
-    run = read_run(json.loads(text))
-    system, batch = SYSTEMS[run.system].build(run), first_batch(run)
-    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-    loss, aux = jax.jit(system.loss)(_filled(shapes), batch, jax.random.key(1))
-    terms = {"loss": float(loss)} | {k: float(v) for k, v in aux.terms.items()}
-    return terms, shapes
-
-
-# The recipes of these systems differ by the norm and the pixels of the backbone and by
-# numbers alone. Their contracts have group norm or batch norm.
-ALIKE = ("cascade", "condinst", "ifr", "mask_track_rcnn", "osmn")
-
-
-def _make_alike(model: dict) -> None:
-    """Gives the models of a system one norm, so that their losses compile once."""
-    if "norm" in model["backbone"]:
-        model["backbone"]["norm"] = "frozen_stats"
-    if "rpn" in model:
-        model["rpn"]["scale"] = 8.0
-    if "pixels" in model:
-        model["pixels"] = "vgg"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_debug_takes_a_finite_loss(name):
-    run = recipe(name)
-    config = to_dict(run)
-    # The loss does not depend on these, so that equal systems compile once.
-    for unused in ("optimizer", "train", "init_from", "init_fresh"):
-        config.pop(unused)
-    config["data"].update(loader="numpy", split="train", flip=0.5, colour=0.0)
-    if isinstance(config["test"].get("score"), float):  # a threshold
-        config["test"]["score"] = 0.05
-    if config["system"] in ALIKE:
-        _make_alike(config["model"])
-    if config["data"]["name"] == "folder":  # of which there is none
-        config["data"].update(name="moving_shapes", root="", held_out_share=0.0)
-        config["model"]["num_classes"] = common.NUM_CLASSES["moving_shapes"]
-        config["test"]["split"] = "val"
-    config["test"].update(chunk=1, top=1)
-    terms, variables = _debug_loss(json.dumps(config, sort_keys=True))
-    check_rules(run, variables)
-    total = terms["loss"]
-    assert np.isfinite(list(terms.values())).all(), terms
-    assert total > 0
-    np.testing.assert_allclose(sum(terms.values()), 2 * total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", _slow_but(QUICK, MILLIONS))

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from tests.command_line import call, error_of
-from tests.recipes import recipe
-from tests.test_configs import NAMES
+from tests.recipes import NAMES, recipe
 from tests.test_settings import Disc, Square
 from vis_jax.commands.config import comments_of, format_section, sections
 from vis_jax.settings import Count, section
