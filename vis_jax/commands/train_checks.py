@@ -113,7 +113,6 @@ def _check_rules(config: "RunSettings", system: "System", *, new: bool) -> None:
     This traces the model, which takes seconds, so it is skipped if all rules must fit,
     and for moving shapes, which open at once, so that the run soon checks them itself.
     """
-    from vis_jax.training.dry_run import batch_shapes
     from vis_jax.training.initial import check_rules, make_plan
     from vis_jax.training.sharding import make_mesh
 
@@ -122,9 +121,7 @@ def _check_rules(config: "RunSettings", system: "System", *, new: bool) -> None:
     fit = fit and not (config.optimizer.late or config.mesh.rules)
     if fit or config.data.name == "moving_shapes":
         return
-    clips, (height, width) = config.data, config.data.canvas
-    sizes = dict(B=clips.batch_size, T=clips.frames, M=clips.instances)
-    batch = batch_shapes(**sizes, H=height, W=width)
+    batch = training_shapes(config, system, clips=config.data.batch_size)
     plan = make_plan(config, system, batch, make_mesh(config.mesh))
     if new:
         check_rules(config, plan.like.variables)
