@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.golden.cases import Case, Results, nchw, nhwc
+from tests.golden.cases import Case, CaseError, Results, nchw, nhwc
 from vis_jax.backbones.resnet import ResNet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.detectors.yolact import (
@@ -100,9 +100,13 @@ def objects_of_case(case: Case, *, crowd: bool) -> ImageObjects:
         masks[i, : len(target)] = case.arrays[f"target_masks/{i}"] > 0
     valid = np.arange(most) < np.array([len(x) for x in targets])[:, None]
     is_crowd = np.zeros_like(valid)
-    stated = re.search(r"Image (\d+) carries one crowd", str(case.manifest["notes"]))
-    place = int(stated[1]) if stated else count - 1
-    is_crowd[place, len(targets[place]) - 1] = crowd
+    if crowd:
+        notes = " ".join(case.manifest["notes"])
+        stated = re.search(r"Image (\d+) carries one crowd", notes)
+        if stated is None:
+            raise CaseError(f"{case.path}: notes: expected 'Image N carries one crowd'")
+        place = int(stated[1])
+        is_crowd[place, len(targets[place]) - 1] = True
     return ImageObjects(boxes, labels, masks, valid, is_crowd)
 
 

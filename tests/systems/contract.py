@@ -38,6 +38,7 @@ def check_frame_by_frame(checked: Checked) -> None:
     And that a padding frame does not change the predictions of those before it.
     """
     clip, whole = checked.clip, checked.predictions
+    assert len(clip.images) > 1  # otherwise none is before the padding
     state = found = None
     for t in range(len(clip.images)):
         one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)

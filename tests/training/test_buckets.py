@@ -11,6 +11,7 @@ from data_pipeline.datasets.by_name import make_dataset
 from data_pipeline.datasets.remote_root import local_root
 from data_pipeline.errors import DataError
 from tests.command_line import error_of
+from tests.predict.squares import names_in
 from tests.recipes import recipe
 from tests.stand_in_bucket import Bucket
 from tests.training.toy_run import Recorder
@@ -189,10 +190,6 @@ def test_what_is_written_locally_reaches_a_bucket_only_if_it_is_complete(bucket)
     assert (bucket / "a" / "b").read_text() == "b"
     assert (bucket / "a" / "c" / "d").read_text() == "c/d"
     assert names_in(bucket / "a") == ["b", "c"]
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_copy_to_a_bucket_that_breaks_off_can_be_repeated(bucket, monkeypatch):

@@ -182,5 +182,5 @@ def test_an_update_of_the_toy_system_by_hand(eight):
     # of each gradient are sent to add it up. Beyond that, means of batch norm.
     assert 1 <= found["sent"]["all-gather"] / (4 * 64 * 3 / 4) < 2
     assert 1 <= found["sent"]["all-reduce"] / (2 * 4 * 48 * 7 / 8) < 2
-    # At least the gathered variables, and an eighth of the gradients.
+    # At least the gathered variables, and a quarter of the gradients.
     assert 4 * 64 + 4 * 48 // 4 < found["estimated"] < 2 * found["working"]

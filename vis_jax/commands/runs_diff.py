@@ -2,7 +2,7 @@
 
 examples:
   python -m vis_jax.main runs diff runs/a runs/b
-  python -m vis_jax.main runs diff --workdirs runs/a,runs/b --section optimizer
+  python -m vis_jax.main runs diff runs/a runs/b --section optimizer
 """
 
 from absl import flags

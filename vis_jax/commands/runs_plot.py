@@ -4,7 +4,7 @@ The folder of a sweep stands for all its runs. The page needs no network; it has
 curves as SVG and the last value of every metric.
 
 examples:
-  python -m vis_jax.main runs plot --workdirs runs/shapes --output runs/curves
+  python -m vis_jax.main runs plot runs/shapes --output runs/curves
   python -m vis_jax.main runs plot runs/a runs/b --output curves \\
       --metrics 'train/loss,eval/*'
 """
