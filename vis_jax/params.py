@@ -57,7 +57,7 @@ def check_matches(field: str, patterns: Iterable[str], paths: Collection[str]) -
     Args:
       field: setting that has the regexes, for the error.
       patterns: regexes, such as 'backbone/.*'.
-      paths: of parameters, names joined by '/'.
+      paths: paths of parameters, names joined by '/'.
 
     Raises:
       ValueError: a regex matches no path.

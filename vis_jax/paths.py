@@ -90,7 +90,7 @@ def copy_folder(
 
 
 def is_incomplete(folder: str | os.PathLike) -> bool:
-    """Whether `written_locally` has left this folder of a bucket incomplete."""
+    """Returns whether `written_locally` left this folder of a bucket incomplete."""
     return is_remote(folder) and (epath.Path(folder) / INCOMPLETE).exists()
 
 

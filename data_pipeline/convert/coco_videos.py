@@ -55,16 +55,18 @@ def _titles(content: dict, fail: Fail) -> dict[object, str]:
     """
     listed = content.get("videos")
     titles: dict[object, str] = {}
+    names: set[str] = set()
     for k, entry in enumerate(listed if isinstance(listed, list) else []):
         number = hashable(entry.get("id")) if isinstance(entry, dict) else None
         if number is None:  # no image can refer to it
             continue
         name = entry.get("name")
         name = name if isinstance(name, str) and name else str(number)
-        if number in titles or name in titles.values():
+        if number in titles or name in names:
             expected = "each id and name once"
             raise fail(field=f"videos[{k}]", expected=expected, got=(number, name))
         titles[number] = name
+        names.add(name)
     return titles
 
 

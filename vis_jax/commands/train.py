@@ -335,13 +335,12 @@ def evaluate_at(
     import jax
 
     from vis_jax.evaluate.partial_folder import partial_folder
-    from vis_jax.evaluate.shares import WHOLE
     from vis_jax.training.distributed import wait_for_all
 
     numbers = {}
     if jax.process_index() == 0:
         output = folder / f"step_{step}"
-        with partial_folder(output, WHOLE) as partial:
+        with partial_folder(output) as partial:
             report = evaluate_split(
                 config, system, jax.device_get(variables), dataset, partial
             )

@@ -105,7 +105,7 @@ def partial_folder(
 
     Args:
       output: folder of the evaluation.
-      share: of this process, if it predicts one; see `PartialFolder.fetch`.
+      share: share of this process, if it predicts one; see `PartialFolder.fetch`.
 
     Raises:
       ValueError: as the enclosed work does, with the names of files in the bucket.

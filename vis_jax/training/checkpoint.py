@@ -229,7 +229,8 @@ def load_variables(
       path: a run's workdir or its folder of checkpoints (the newest one is read), or
         the folder of one step, or the output of `save_variables`, `write_weights` or
         `export`, or a name for `find_weights`.
-      check: called with the header of a weights file before its values are read.
+      check: called with the variables; for a weights file, with those of its header
+        before their values are read.
 
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
@@ -246,11 +247,16 @@ def load_variables(
         _reading(folder),
         ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer,
     ):
-        found = checkpointer.metadata(folder).item_metadata
+        stored = checkpointer.metadata(folder).item_metadata
         names = [name for name in ("variables", AVERAGE) if (folder / name).exists()]
-        wanted = {name: ocp.args.StandardRestore(_empty(found[name])) for name in names}
+        wanted = {
+            name: ocp.args.StandardRestore(_empty(stored[name])) for name in names
+        }
         items = checkpointer.restore(folder, args=ocp.args.Composite(**wanted))
-    return {**items.variables, **(items[AVERAGE] if AVERAGE in names else {})}
+    found = {**items.variables, **(items[AVERAGE] if AVERAGE in names else {})}
+    if check is not None:
+        check(found)
+    return found
 
 
 def check_there(path: str | os.PathLike) -> str:

@@ -15,7 +15,7 @@ from vis_jax.training import optimizer as optimizers
 from vis_jax.training.accumulate import check_microbatches
 from vis_jax.training.checkpoint import Checkpoints, load_variables
 from vis_jax.training.run_config import LoopSettings
-from vis_jax.training.sharding import MeshSettings, Tree, param_sharding
+from vis_jax.training.sharding import MeshSettings, Tree, param_sharding, rule_paths
 from vis_jax.training.state import TrainState, start_average
 from vis_jax.training.step import UpdateRules, make_update
 from vis_jax.training.tree_check import MismatchError, check_finite, check_same_tree
@@ -77,9 +77,9 @@ def check_rules(config: LoopSettings, variables: dict[str, dict]) -> None:
     """Checks that each rule by path matches a parameter; for new runs.
 
     Args:
-      config: with the rules of the optimiser and the mesh. `load_initial` checks
+      config: has the rules of the optimiser and the mesh. `load_initial` checks
         `init_fresh`, which may also match what only the other weights have.
-      variables: of the system, or their shapes.
+      variables: variables of the system, or their shapes.
 
     Raises:
       ValueError: a rule matches nothing.
@@ -92,8 +92,8 @@ def check_rules(config: LoopSettings, variables: dict[str, dict]) -> None:
         ("late", optimizer.late),
     ):
         check_matches(f"optimizer.{field}", [rule for rule, *_ in rules], params)
-    paths = [path.removeprefix("params/") for path in flatten(variables)]
-    check_matches("mesh.rules", [rule for rule, _ in config.mesh.rules], paths)
+    patterns = [pattern for pattern, _ in config.mesh.rules]
+    check_matches("mesh.rules", patterns, rule_paths(variables))
 
 
 def prepare(
@@ -139,9 +139,9 @@ def load_initial(
         checkpoint.
 
     Raises:
-      ValueError: a regex matches neither a variable nor one of the checkpoint.
-      MismatchError: if a variable not in `fresh` is missing, unknown or misshapen.
-      ValueError: if one of them is not finite.
+      ValueError: a regex matches neither a variable nor one of the checkpoint, or a
+        variable not in `fresh` is not finite.
+      MismatchError: a variable not in `fresh` is missing, unknown or misshapen.
     """
     patterns = [re.compile(pattern) for pattern in fresh]
 
@@ -166,7 +166,6 @@ def load_initial(
             raise MismatchError(f"{error}; {hint}", error.paths) from None
 
     found = load_variables(path, check)
-    check(found)
     loaded = kept(flatten(found))
     check_finite(loaded, name=f"init_from {path}")
     for name, array in loaded.items():

@@ -176,6 +176,11 @@ def _axis(
     return max(fit, key=lambda axis: (leaf.shape[axis], axis))
 
 
+def rule_paths(tree: Tree) -> list[str]:
+    """Returns the paths that `mesh.rules` match, such as head/kernel."""
+    return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def _name(path: tuple) -> str:
     """Returns the parameter path of a leaf, such as head/kernel."""
     names = [str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey)]
