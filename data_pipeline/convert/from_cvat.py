@@ -1,6 +1,7 @@
 """Converts CVAT for video 1.1: one XML file of tracks per video."""
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -83,34 +84,37 @@ def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:
     tasks: set[str | None] = set()
     fail = partial(DataError, truth.file, video=video.name)
     depth = 0
+    for event, element in _events(truth.file, fail):
+        depth += 1 if event == "start" else -1
+        if event == "start" and depth == 1 and element.tag != "annotations":
+            expected = "annotations, as CVAT writes it"
+            raise fail(field="root", expected=expected, got=element.tag)
+        if event == "end" and depth == 1:
+            if element.tag == "image":
+                expected = "tracks: export as 'CVAT for video 1.1'"
+                raise fail(expected=expected, got="CVAT for images")
+            if element.tag == "meta":
+                _check_meta(element, truth, video, fail)
+            if element.tag == "track":
+                tasks.add(element.get("task_id"))
+                if len(tasks) > 1:
+                    expected = "tracks of one task: export each task alone"
+                    raise fail(
+                        field="task_id", expected=expected, got=f"{len(tasks)} tasks"
+                    )
+                group = _group(element, fail)
+                tracks.append((group, _track(element, truth, video, fail)))
+            element.clear()
+    return _join_groups(tracks, fail)
+
+
+def _events(file: Path, fail: Fail) -> Iterator[tuple[str, Element]]:
+    """Parses a file; rejects entities, which can expand without bound, and DTDs."""
     try:
-        # Rejects entities, which can expand without bound, and external files.
-        with open(truth.file, "rb") as data:
-            for event, element in iterparse(data, ("start", "end"), forbid_dtd=True):
-                depth += 1 if event == "start" else -1
-                if event == "start" and depth == 1 and element.tag != "annotations":
-                    expected = "annotations, as CVAT writes it"
-                    raise fail(field="root", expected=expected, got=element.tag)
-                if event == "end" and depth == 1:
-                    if element.tag == "image":
-                        expected = "tracks: export as 'CVAT for video 1.1'"
-                        raise fail(expected=expected, got="CVAT for images")
-                    if element.tag == "meta":
-                        _check_meta(element, truth, video, fail)
-                    if element.tag == "track":
-                        tasks.add(element.get("task_id"))
-                        if len(tasks) > 1:
-                            expected = "tracks of one task: export each task alone"
-                            got = f"{len(tasks)} tasks"
-                            raise fail(field="task_id", expected=expected, got=got)
-                        group = _group(element, fail)
-                        tracks.append((group, _track(element, truth, video, fail)))
-                    element.clear()
-    except DataError:
-        raise
+        with open(file, "rb") as data:
+            yield from iterparse(data, ("start", "end"), forbid_dtd=True)
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise fail(expected="XML without a DTD", got=_reason(error)) from error
-    return _join_groups(tracks, fail)
 
 
 def _reason(error: Exception) -> str:

@@ -94,9 +94,10 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
       values: the flags.
       begin: start time of the command, from `time.perf_counter`.
     """
-    from vis_jax.predict.staging import check_output
+    from vis_jax.predict.staging import check_output, check_writable
 
     check_output(values.output, overwrite=values.overwrite)
+    check_writable(values.output)
     from vis_jax.commands import predict_modes
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate import infer

@@ -17,23 +17,25 @@ from vis_jax.predict.errors import PredictError
 
 
 def check_output(output: epath.PathLike, *, overwrite: bool = False) -> None:
-    """Checks that results can be written to a folder on a disk or in a bucket.
+    """Checks that a folder on a disk or in a bucket may take results.
 
     Files of a copy to a bucket that broke off may be replaced.
 
     Raises:
       PredictError: it is a file, or has content that is not to be replaced.
-      OSError: nothing can be written there; names it.
     """
-    remote = is_remote(output)
-    if remote and (overwrite or is_incomplete(output)):
+    if is_remote(output) and (overwrite or is_incomplete(output)):
         return
     path = epath.Path(output)
     if path.exists() and not path.is_dir():
         raise PredictError(f"{output}: expected a folder, found a file")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise PredictError(f"{output}: not empty; pass overwrite to replace results")
-    if not remote:
+
+
+def check_writable(output: epath.PathLike) -> None:
+    """Raises OSError, naming it, if a folder on a disk cannot be written."""
+    if not is_remote(output):
         with staging(Path(output)):
             pass
 
