@@ -24,9 +24,14 @@ def check_complete(path: Path, stream: "VideoStream") -> None:
       PredictError: the file is truncated.
     """
     indexed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if text := truncation(path, indexed):
+        raise PredictError(f"{path}: {text}")
+
+
+def truncation(path: Path, indexed: int = 0) -> str | None:
+    """Describes a file shorter than its headers, or `indexed` bytes; otherwise None."""
     end, size = max(indexed, declared_size(path)), path.stat().st_size
-    if end > size:
-        raise PredictError(f"{path}: truncated: expected {end} bytes, got {size}")
+    return f"truncated: expected {end} bytes, got {size}" if end > size else None
 
 
 def declared_size(path: Path) -> int:

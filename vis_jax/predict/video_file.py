@@ -16,7 +16,7 @@ import numpy as np
 from data_pipeline.images import MAX_SIDE
 from vis_jax.formats.rle import MAX_PIXELS
 from vis_jax.predict import hdr
-from vis_jax.predict.complete import check_complete, declared_size
+from vis_jax.predict.complete import check_complete, truncation
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.orientation import orientation, upright_size
 from vis_jax.predict.part import WHOLE_VIDEO, Part
@@ -261,11 +261,10 @@ def _cause(source: Input, error: Exception) -> str:
 
     content = isinstance(error, av.InvalidDataError | av.EOFError)
     if content and source.path is not None:
-        size = source.path.stat().st_size
-        if not size:
+        if not source.path.stat().st_size:
             return "the file is empty"
-        if (end := declared_size(source.path)) > size:
-            return f"truncated: expected {end} bytes, got {size}"
+        if text := truncation(source.path):
+            return text
     return getattr(error, "strerror", None) or str(error)
 
 

@@ -72,28 +72,26 @@ def estimate(
             **({"average": _bytes(average)} if average else {}),
             "batch": _bytes(batch),
             "kept for the backward pass": residual_bytes(
-                system, variables, batch, accumulate=config.train.accumulate
+                system, variables, batch, parts=config.train.accumulate
             ),
         },
     )
 
 
-def residual_bytes(
-    system: System, variables: dict, batch: Batch, *, accumulate: int
-) -> int:
+def residual_bytes(system: System, variables: dict, batch: Batch, *, parts: int) -> int:
     """Returns the bytes that autodiff stores between forward and backward pass.
 
     Args:
       system: system to train.
       variables: shapes of its variables.
-      batch: shapes of the clips of one device.
-      accumulate: number of microbatches.
+      batch: shapes of clips.
+      parts: number of parts of the batch, one of which is in memory.
 
     Raises:
-      ValueError: `accumulate` does not divide the clips.
+      ValueError: `parts` does not divide the clips.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    part = _microbatch(batch, accumulate)
+    part = _microbatch(batch, parts)
     return _bytes(
         jax.eval_shape(_saved(system), variables["params"], variables, part, key)
     )

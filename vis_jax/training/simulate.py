@@ -90,14 +90,11 @@ def _working(
     What autodiff stores for the clips of a device, gathered variables, and gradients.
     """
     variables = plan.like.variables
-    share = jax.tree.map(
-        lambda x: _unplaced((x.shape[0] // devices, *x.shape[1:]), x), shapes
-    )
     residuals = residual_bytes(
         system,
-        jax.tree.map(lambda x: _unplaced(x.shape, x), variables),
-        share,
-        accumulate=config.train.accumulate,
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables),
+        shapes,
+        parts=config.train.accumulate * devices,
     )
     gathered = sum(
         leaf.size * leaf.dtype.itemsize
@@ -105,11 +102,6 @@ def _working(
         if leaf.sharding.shard_shape(leaf.shape) != leaf.shape
     )
     return residuals + gathered + _bytes(variables["params"])
-
-
-def _unplaced(shape: tuple[int, ...], leaf: Any) -> jax.ShapeDtypeStruct:
-    """Returns a shape without a sharding, with the dtype of a leaf."""
-    return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
 
 def _bytes(tree: Any) -> int:
