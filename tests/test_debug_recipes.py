@@ -8,26 +8,13 @@ import numpy as np
 import pytest
 
 from configs import common
+from tests.evaluate.drawn import draw
 from tests.recipes import NAMES, recipe
 from tests.systems.contract import first_batch
 from vis_jax.commands.run_settings import read_run
 from vis_jax.settings import to_dict
 from vis_jax.systems import SYSTEMS
 from vis_jax.training.initial import check_rules
-
-
-def _filled(shapes: dict) -> dict:
-    """Plausible values without compiling the model's own: small, and norms near 1."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, x):
-        ones = path[-1].key in ("scale", "var")
-        noise = rng.normal(size=x.shape) / np.sqrt(
-            max(x.size / (x.shape[-1] if x.shape else 1), 4)
-        )
-        return (ones + (not ones) * noise).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @functools.cache
@@ -39,7 +26,9 @@ def _debug_loss(text: str) -> tuple[dict[str, float], dict]:
     run = read_run(json.loads(text))
     system, batch = SYSTEMS[run.system].build(run), first_batch(run)
     shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-    loss, aux = jax.jit(system.loss)(_filled(shapes), batch, jax.random.key(1))
+    loss, aux = jax.jit(system.loss)(
+        draw(shapes, 0, norms=0.0), batch, jax.random.key(1)
+    )
     terms = {"loss": float(loss)} | {k: float(v) for k, v in aux.terms.items()}
     return terms, shapes
 

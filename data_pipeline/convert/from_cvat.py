@@ -243,18 +243,22 @@ def _track(
     return ForeignTrack(label, False, masks)
 
 
+def _frame(shape: Element) -> int:
+    """Returns the frame of a shape, which `_track` has checked."""
+    return int(shape.attrib["frame"])
+
+
 def _check_gaps(shapes: list[Element], truth: _Truth, fail: Fail) -> None:
     """Checks that no frame is left out between two keyframes of a visible object.
 
     There CVAT interpolates, and its exports have a shape for each of these frames.
     """
-    in_order = sorted(shapes, key=lambda shape: int(shape.get("frame", "0")))
-    for shape, after in pairwise(in_order):
+    for shape, after in pairwise(sorted(shapes, key=_frame)):
         if shape.get("outside") == "1" or after.get("outside") == "1":
             continue
         if not shape.get("keyframe") == after.get("keyframe") == "1":
             continue
-        first, last = (int(one.get("frame", "0")) for one in (shape, after))
+        first, last = _frame(shape), _frame(after)
         if truth.places[last] - truth.places[first] > 1:
             expected = f'a shape in each frame from {first} to {last}, or outside="1"'
             raise fail(field="keyframe", expected=expected, got="none in between")

@@ -223,7 +223,7 @@ def _rows(
         if not file.is_file():  # an image without objects
             continue
         check_size(source.inside(file), _MAX_LABELS)
-        lines = file.read_text("utf-8", "replace").splitlines()
+        lines = file.read_text("utf-8-sig", "replace").splitlines()
         first = {line: k for k, line in reversed(list(enumerate(lines, 1)))}
         for number, line in enumerate(lines, 1):
             if not line.strip() or first[line] != number:  # skips duplicate lines
@@ -259,6 +259,10 @@ def _label_file(source: SourceFolder, image: Path) -> Path:
     return source.root.joinpath(*parts)
 
 
+# Names of classes, and lists of images.
+_NO_LABELS = ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt")
+
+
 def _labels_without_image(source: SourceFolder, images: list[Path]) -> int:
     """Counts the text files beside those of the images."""
     files = {_label_file(source, image) for image in images}
@@ -266,7 +270,7 @@ def _labels_without_image(source: SourceFolder, images: list[Path]) -> int:
         text
         for folder in {file.parent for file in files}
         for text in source.files(folder, ".txt")
-        if text.name != "classes.txt"  # names, of some tools
+        if text.name not in _NO_LABELS
     }
     return len(found - files)
 

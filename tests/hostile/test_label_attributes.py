@@ -212,8 +212,8 @@ def test_what_is_not_used_is_said(tmp_path):
     """A label file of YOLO without an image, and a track of CVAT that is never seen."""
     write_frames(tmp_path / "in/train/images", ["0.jpg"])
     (tmp_path / "in/train/labels").mkdir()
-    for name in ("0.txt", "7.txt", "classes.txt"):
-        text = "0 0.1 0.1 0.5 0.1 0.5 0.5 3\n"
+    for name in ("0.txt", "7.txt", "classes.txt", "train.txt"):
+        text = "\ufeff0 0.1 0.1 0.5 0.1 0.5 0.5 3\n"  # as Windows writes it
         (tmp_path / "in/train/labels" / name).write_text(text)
     (tmp_path / "in/data.yaml").write_text("train: train/images\nnames: [a]\n")
     outcome = prepare(tmp_path / "in", tmp_path / "out", "train")

@@ -1,7 +1,7 @@
 """Extracts video frames as image files, for labelling."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,26 +113,26 @@ def _write(
     source: Source, stem: Path, choice: FrameChoice, tick: Callable[[], object]
 ) -> int:
     """Writes the chosen frames as `<stem>_<number>.jpg`; returns their number."""
-    count = since_start = 0
+    part, count = Part(choice.start, choice.end, choice.every), 0
+    for _, (number, pixels) in part.chosen(_numbered(source, tick)):
+        if count == MAX_FRAMES:
+            raise PredictError(
+                f"{source.path}: expected at most {MAX_FRAMES} frames, got more"
+            )
+        _save(pixels, stem.with_name(f"{stem.name}_{number:06d}.{choice.suffix}"))
+        count += 1
+    if not count:
+        raise PredictError(f"{source.path}: has no frame {part.when()}")
+    return count
+
+
+def _numbered(
+    source: Source, tick: Callable[[], object]
+) -> Iterator[tuple[float, tuple[int, np.ndarray]]]:
+    """Yields time, number and pixels of the frames."""
     for number, (pixels, seconds) in enumerate(source.read()):
         tick()
-        if choice.end is not None and seconds >= choice.end:
-            break
-        if seconds < choice.start:
-            continue
-        if since_start % choice.every == 0:
-            if count == MAX_FRAMES:
-                raise PredictError(
-                    f"{source.path}: expected at most {MAX_FRAMES} frames, got more"
-                )
-            _save(pixels, stem.with_name(f"{stem.name}_{number:06d}.{choice.suffix}"))
-            count += 1
-        since_start += 1
-    if not count:
-        raise PredictError(
-            f"{source.path}: has no frame {Part(choice.start, choice.end).when()}"
-        )
-    return count
+        yield seconds, (number, pixels)
 
 
 def _save(pixels: np.ndarray, file: Path) -> None:
