@@ -85,7 +85,8 @@ def make_forward(
 ) -> Forward:
     """Compiles one forward pass of a system for several videos."""
     network, config = PEERS[system], read_recipe(system, backbone)
-    config["compute_dtype"], config["test"]["chunk"] = args.dtype, args.frames
+    config["compute_dtype"] = args.dtype
+    config["test"]["chunk"] = args.chunk or args.frames
     config["test"].update(SURE_OF_NOTHING.get(config["system"], {}))
     run = read_run(config)
     built = parts.build_system(run)
@@ -139,6 +140,10 @@ def main() -> None:
         "--systems", nargs="+", default=["mask2former_vis", "ifr"], choices=PEERS
     )
     parser.add_argument("--frames", type=int, default=1)
+    parser.add_argument(
+        "--chunk", type=int, default=0,
+        help="frames whose features are computed at once; 0 (default): all",
+    )  # fmt: skip
     parser.add_argument("--videos", type=int, nargs="+", default=[1])
     add_arguments(parser)
     args = parser.parse_args()

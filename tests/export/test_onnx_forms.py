@@ -33,6 +33,13 @@ def chosen(x):
     return jax.lax.cond(x.sum() > 0, jnp.sin, lambda y: jax.nn.relu(y) - 1, x)
 
 
+def by_platform(x):
+    def in_turn(x):
+        return jax.lax.map(jnp.sin, jnp.concatenate([x, x]))[: len(x)]
+
+    return jax.lax.platform_dependent(x, cpu=in_turn, default=jnp.sin)
+
+
 @pytest.mark.parametrize(
     ("function", "names"),
     [
@@ -44,6 +51,7 @@ def chosen(x):
         (looped_by_row, {"while"}),
         (chosen, {"cond"}),
         (lambda x: chosen(-x), {"cond"}),
+        (by_platform, set()),
     ],
 )
 def test_results_are_equal_and_short_loops_are_gone(function, names):

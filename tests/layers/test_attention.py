@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
+from vis_jax.layers import attention
 from vis_jax.layers.attention import KeysValues, MultiHeadAttention, weighted_values
 
 DIM, HEADS = 8, 2
@@ -69,6 +70,30 @@ def test_blocked_keys_change_nothing_and_no_mask_makes_a_nan(case):
     np.testing.assert_array_equal(before[some], after[some])
     assert np.isfinite(before).all()
     assert np.isfinite(after).all()
+
+
+@pytest.mark.parametrize("rows", [None, 1, 3])
+def test_heads_in_turn_have_the_values_and_gradients_of_all_together(rows, monkeypatch):
+    rng = np.random.default_rng(2)
+    inputs = [rng.normal(size=(2, n, 4, 3)).astype(np.float32) for n in (3, 5, 5)]
+    attend = None if rows is None else jnp.asarray(rng.random((2, rows, 5)) < 0.7)
+
+    def run(inputs):
+        def values(inputs):
+            return weighted_values(inputs[0], KeysValues(*inputs[1:]), attend)
+
+        out, pull = jax.vjp(values, inputs)
+        return out, pull(jnp.cos(out))
+
+    together = compiled(lambda inputs: run(inputs))(inputs)
+    monkeypatch.setattr(attention, "_CACHED", 2 * 4 * 3 * 5 - 1)
+    traced = jax.jit(lambda inputs: run(inputs)).trace(inputs)
+    texts = [traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")]
+    assert ["while" in text for text in texts] == [True, False]
+    in_turn = jax.device_get(traced.lower().compile()(inputs))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), in_turn, together
+    )
 
 
 def test_starts_as_pytorch_does():

@@ -1,8 +1,12 @@
+import math
+
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.compiled import compiled
-from vis_jax.layers.mlp import FeedForward, Mlp
+from vis_jax.layers.mlp import FeedForward, Mlp, gelu
 
 
 def _linear(params, x):
@@ -18,6 +22,25 @@ def test_mlp_has_relu_between_its_layers_only():
     h = np.maximum(_linear(p["layers_1"], h), 0)
     np.testing.assert_allclose(out, _linear(p["layers_2"], h), atol=1e-6)
     assert (out < 0).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gelu_is_the_exact_one(dtype):
+    x = np.linspace(-8, 8, 101, dtype=np.float32).astype(dtype)
+    wide = x.astype(np.float64)
+    erf = np.array([math.erf(v / math.sqrt(2)) for v in wide])
+    found, slopes = compiled(jax.value_and_grad(lambda x: gelu(x).sum()))(x)
+    values = compiled(gelu)(x)
+    assert found.dtype == values.dtype == slopes.dtype == dtype
+    # A float32 keeps 24 digits of `1 + erf`, a bfloat16 8 of the result.
+    rtol = 1e-6 if dtype == jnp.float32 else 2**-8
+    np.testing.assert_allclose(
+        values.astype(np.float64), wide * (1 + erf) / 2, rtol=rtol, atol=1e-6
+    )
+    density = np.exp(-wide * wide / 2) / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(
+        slopes.astype(np.float64), (1 + erf) / 2 + wide * density, rtol=rtol, atol=1e-6
+    )
 
 
 def test_feed_forward_widens_and_narrows():

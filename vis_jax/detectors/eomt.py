@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.layers.mlp import linear
+from vis_jax.layers.mlp import gelu, linear
 from vis_jax.layers.queries import mask_logits
 from vis_jax.layers.upscale import Upscale
 from vis_jax.ops.bilinear import resize
@@ -46,7 +46,7 @@ class MaskEmbed(nn.Module):
     def __call__(self, x: Float[Array, "*lead C"]) -> Float32[Array, "*lead C"]:
         for index in range(3):
             x = linear(x, x.shape[-1], f"layers_{index}", self.dtype)
-            x = x if index == 2 else nn.gelu(x, approximate=False)
+            x = x if index == 2 else gelu(x)
         return x.astype(jnp.float32)
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.layers.mlp import linear
+from vis_jax.layers.mlp import gelu, linear
 from vis_jax.layers.norm import BatchNorm, LayerNorm
 from vis_jax.layers.vit_block import Block
 from vis_jax.ops.rotary import Rotary
@@ -40,7 +40,7 @@ class Lateral(nn.Module):
         """
         dim = x.shape[-1]
         x = BatchNorm(name="norm")(x, train, valid)
-        y = nn.gelu(linear(x, dim // 2, "fc1", self.dtype), approximate=False)
+        y = gelu(linear(x, dim // 2, "fc1", self.dtype))
         y = linear(y, dim, "fc2", self.dtype).astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (dim,), jnp.float32)
         return (x + y) * scale[None, None]

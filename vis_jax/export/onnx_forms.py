@@ -121,7 +121,15 @@ def _as_wide(going: jax.Array, x: jax.Array) -> jax.Array:
     return going.reshape(*going.shape, *[1] * (x.ndim - going.ndim))
 
 
+def _platform_index(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """Chooses the branch for all other platforms of `jax.lax.platform_dependent`."""
+    return [eqn.params["platforms"].index(None)]
+
+
 def _cond(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    if isinstance(values[0], int):  # from `_platform_index`
+        return _run(eqn.params["branches"][values[0]], values[1:])
+
     def branch(closed: ClosedJaxpr) -> Callable[..., list]:
         return lambda *arrays: _run(closed, arrays)
 
@@ -138,6 +146,6 @@ def _extreme(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
 
 
 _RULES: dict[str, RewriteRule] = {"scan": _scan, "while": _while, "cond": _cond}
-_RULES["gather"] = gather
+_RULES |= {"platform_index": _platform_index, "gather": gather}
 _RULES |= dict.fromkeys(("max", "min"), _extreme)
 _RULES |= dict.fromkeys(KINDS, scatter)

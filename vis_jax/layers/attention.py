@@ -12,6 +12,8 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 # Vanishes in a float32 softmax but is finite: no mask gives NaN.
 _BLOCKED = -1e9
+# Logits that a CPU keeps in its cache: 16 MB in float32.
+_CACHED = 2**22
 
 
 def check_dim(dim: int, heads: int) -> None:
@@ -40,6 +42,9 @@ def weighted_values(
 ) -> Float[Array, "*lead Q heads d"]:
     """Returns each head's weighted values, by a float32 softmax over the keys.
 
+    On CPUs, heads whose logits together exceed the cache take turns; their values are
+    the same.
+
     Args:
       queries: projected and scaled.
       memory: see the type.
@@ -48,14 +53,35 @@ def weighted_values(
     """
     # Matrix products with the heads in front: of the einsum "...hqk,...khd->...qhd" XLA
     # for CPUs makes a product of transposed copies, twice as slow over long sequences.
-    queries, keys, values = (jnp.swapaxes(x, -3, -2) for x in (queries, *memory))
+    inputs = tuple(jnp.moveaxis(x, -2, 0) for x in (queries, *memory))
+
+    def together(*inputs: Array) -> Array:
+        return _weighted(*inputs, attend)
+
+    def in_turn(*inputs: Array) -> Array:
+        return jax.lax.map(lambda head: _weighted(*head, attend), inputs)
+
+    if inputs[0].size // queries.shape[-1] * memory.keys.shape[-3] <= _CACHED:
+        values = together(*inputs)
+    else:
+        values = jax.lax.platform_dependent(*inputs, cpu=in_turn, default=together)
+    return jnp.moveaxis(values, 0, -2)
+
+
+def _weighted(
+    queries: Float[Array, "*heads Q d"],
+    keys: Float[Array, "*heads K d"],
+    values: Float[Array, "*heads K d"],
+    attend: Bool[Array, "*lead A K"] | None,
+) -> Float[Array, "*heads Q d"]:
     logits = jnp.matmul(
         queries, jnp.swapaxes(keys, -2, -1), preferred_element_type=jnp.float32
     )
     if attend is not None:
-        logits = jnp.where(attend[..., None, :, :], logits, _BLOCKED)
+        attend = jnp.broadcast_to(attend, logits.shape)
+        logits = jnp.where(attend, logits, _BLOCKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
-    return jnp.swapaxes(jnp.matmul(weights, values), -3, -2)
+    return jnp.matmul(weights, values)
 
 
 def _fused_xavier(

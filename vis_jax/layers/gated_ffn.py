@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.layers.mlp import torch_uniform
+from vis_jax.layers.mlp import gelu, torch_uniform
 from vis_jax.layers.norm import GroupNorm
 from vis_jax.ops.depthwise import depthwise
 from vis_jax.typing import Array, DTypeLike, Float, PRNGKeyArray
@@ -95,6 +95,6 @@ class GatedFeedForward(nn.Module):
 
         x = linear(self.hidden, dim, "linear1")(x)
         x = GroupNorm(dtype=self.dtype, name="norm")(x)
-        x = ChannelGate(dtype=self.dtype, name="gate")(nn.gelu(x, approximate=False))
+        x = ChannelGate(dtype=self.dtype, name="gate")(gelu(x))
         x = DepthwiseConv(self.kernel, dtype=self.dtype, name="conv")(x)
         return linear(dim, self.hidden, "linear2")(x)

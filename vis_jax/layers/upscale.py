@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.layers.mlp import torch_uniform
+from vis_jax.layers.mlp import gelu, torch_uniform
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.depthwise import depthwise
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
@@ -41,7 +41,7 @@ class Upscale(nn.Module):
         y = jnp.einsum("nhwc,cabd->nhawbd", x, kernel)
         y = y.reshape(count, 2 * height, 2 * width, dim)
         y = y + bias.astype(self.dtype).reshape(1, 1, 1, dim)
-        y = nn.gelu(y, approximate=False)
+        y = gelu(y)
         if inside is not None:
             inside = jnp.repeat(jnp.repeat(inside, 2, axis=1), 2, axis=2)
             y = jnp.where(inside[..., None], y, 0.0)

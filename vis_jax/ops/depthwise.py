@@ -27,13 +27,18 @@ def depthwise(
       x: maps.
       kernel: kernel of odd side.
     """
-    side, (height, width) = kernel.shape[0], x.shape[1:3]
-    padded, total = _pad(x, side), jnp.zeros_like(x)
+    side, (count, height, width, channels) = kernel.shape[0], x.shape
+    # Rows are joined, so that a shifted map is one slice: XLA for CPUs reads it in
+    # place, but copies slices of two axes. Cells between rows are dropped at the end.
+    wide = width + side - 1
+    cells = _pad(x, side).reshape(count, -1, channels)
+    cells = jnp.pad(cells, ((0, 0), (0, side - 1), (0, 0)))
+    total = jnp.zeros((count, height * wide, channels), x.dtype)
     for row, column in itertools.product(range(side), repeat=2):
-        part = jax.lax.slice_in_dim(padded, row, row + height, axis=1)
-        part = jax.lax.slice_in_dim(part, column, column + width, axis=2)
-        total += part * kernel[row, column].reshape(1, 1, 1, -1)
-    return total
+        start = row * wide + column
+        part = jax.lax.slice_in_dim(cells, start, start + height * wide, axis=1)
+        total += part * kernel[row, column].reshape(1, 1, -1)
+    return total.reshape(count, height, wide, channels)[:, :, :width]
 
 
 def _pad(x: Float[Array, "N h w C"], side: int) -> Float[Array, "N H W C"]:

@@ -116,8 +116,10 @@ def _flops(system: System, variables: dict, canvas: tuple[int, int]) -> float | 
     arrays: list[Any] = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
     clip = Clip(*arrays)
     start = jax.eval_shape(system.start, clip)
-    lowered = jax.jit(system.step).lower(variables, start, clip)
-    # Some backends give no count. XLA counts loop bodies once; one frame has no loop.
+    # Some backends give no count. XLA counts loop bodies once; one frame has no loop in
+    # the form for accelerators.
+    traced = jax.jit(system.step).trace(variables, start, clip)
+    lowered = traced.lower(lowering_platforms=("tpu",))
     return (lowered.cost_analysis() or {}).get("flops")
 
 
