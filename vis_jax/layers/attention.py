@@ -53,18 +53,19 @@ def weighted_values(
     """
     # Matrix products with the heads in front: of the einsum "...hqk,...khd->...qhd" XLA
     # for CPUs makes a product of transposed copies, twice as slow over long sequences.
-    inputs = tuple(jnp.moveaxis(x, -2, 0) for x in (queries, *memory))
+    heads = tuple(jnp.moveaxis(x, -2, 0) for x in (queries, *memory))
 
-    def together(*inputs: Array) -> Array:
-        return _weighted(*inputs, attend)
+    def together(q: Array, k: Array, v: Array) -> Array:
+        return _weighted(q, k, v, attend)
 
-    def in_turn(*inputs: Array) -> Array:
-        return jax.lax.map(lambda head: _weighted(*head, attend), inputs)
+    def in_turn(q: Array, k: Array, v: Array) -> Array:
+        return jax.lax.map(lambda head: together(*head), (q, k, v))
 
-    if inputs[0].size // queries.shape[-1] * memory.keys.shape[-3] <= _CACHED:
-        values = together(*inputs)
+    logits = queries.size // queries.shape[-1] * memory.keys.shape[-3]
+    if logits <= _CACHED:
+        values = together(*heads)
     else:
-        values = jax.lax.platform_dependent(*inputs, cpu=in_turn, default=together)
+        values = jax.lax.platform_dependent(*heads, cpu=in_turn, default=together)
     return jnp.moveaxis(values, 0, -2)
 
 
