@@ -30,6 +30,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(kept_programs.FOLDER))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
+# Programs without the source lines of their operations compile a little faster.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 import jaxtyping  # noqa: E402
 
@@ -43,11 +45,13 @@ jaxtyping.install_import_hook(
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import processor_time, slow_first  # noqa: E402
+from tests import fast_keys, processor_time, slow_first  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+fast_keys.use()
 
 # Optax mixes dtypes in its updates, so training tests cannot be strict.
 _TRAINING = ("training", "commands", "test_docs", "test_main", "test_end_to_end")

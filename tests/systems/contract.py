@@ -197,8 +197,7 @@ def _check_init(system: System, batch: Batch) -> dict:
 
     Returns them with noise, as values initialised to zero can hide a gradient.
     """
-    # This key type compiles fastest.
-    keys = [jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 0, 1)]
+    keys = [jax.random.key(seed) for seed in (0, 0, 1)]
     init = jax.jit(lambda key, batch: dict(system.init(key, batch)))
     drawn = (jax.device_get(init(key, batch)) for key in keys)
     first, same, other = map(flatten, drawn)
