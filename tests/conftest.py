@@ -1,5 +1,6 @@
 """Sets up all tests: on the CPU, types checked, strict rank and dtype promotion."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -51,10 +52,13 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-fast_keys.use()
-
 # Optax mixes dtypes in its updates, so training tests cannot be strict.
 _TRAINING = ("training", "commands", "test_docs", "test_main", "test_end_to_end")
+# Tests that compile much and do not compare with another process.
+_FAST_KEYS = (
+    "association", "detectors", "losses", "systems", "test_debug_recipes",
+    "test_fast_keys", "test_statistics_resumed",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -78,10 +82,23 @@ def pytest_collection_finish():
     gc.set_threshold(100_000, 10, 10)
 
 
+def _is_among(request, names):
+    """Whether a test is in a file or folder of these names."""
+    parts = request.path.with_suffix("").relative_to(request.config.rootpath).parts
+    return any(part in names for part in parts)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def dtype_promotion(request):
     """Sets standard dtype promotion for training tests, strict for all others."""
-    parts = request.path.with_suffix("").relative_to(request.config.rootpath).parts
-    trains = any(part in _TRAINING for part in parts)
+    trains = _is_among(request, _TRAINING)
     with jax.numpy_dtype_promotion("standard" if trains else "strict"):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def random_keys(request):
+    """Sets the type of random keys."""
+    among = _is_among(request, _FAST_KEYS)
+    with fast_keys.used() if among else contextlib.nullcontext():
         yield

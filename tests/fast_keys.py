@@ -6,10 +6,12 @@ of the key; the hash is `lowbias32` of Wellons, "Prospecting for hash functions"
 Good enough to draw parameters and samples, not for statistics.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +22,15 @@ _SPREAD = np.uint32(0x9E3779B9)  # 2^32 over the golden ratio
 _DTYPES = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}
 
 
-def use() -> None:
+@contextlib.contextmanager
+def used() -> Iterator[None]:
     """Makes them the default of `jax.random.key` and `wrap_key_data`."""
-    for name in ("key", "wrap_key_data"):
-        plain = getattr(jax.random, name)
-        setattr(jax.random, name, functools.partial(_make, plain))
+    makers = {
+        name: functools.partial(_make, getattr(jax.random, name))
+        for name in ("key", "wrap_key_data")
+    }
+    with patch.multiple(jax.random, **makers):
+        yield
 
 
 def _make(plain: Any, data: Any, *, impl: Any = None) -> jax.Array:

@@ -33,19 +33,31 @@ def _debug_loss(text: str) -> tuple[dict[str, float], dict]:
     return terms, shapes
 
 
-# The recipes of these systems differ by the norm and the pixels of the backbone and by
-# numbers alone. Their contracts have group norm or batch norm.
-ALIKE = ("cascade", "condinst", "ifr", "mask_track_rcnn", "osmn")
+# The recipes of a system differ by these fields and by numbers. They get one value, so
+# that their losses compile once; each system has a test of the values in use.
+_SAME = {
+    "data.flip_per": "clip",
+    "test.clip_length": 5,
+    "model.backbone.norm": "frozen_stats",
+    "model.rpn.scale": 8.0,
+    "model.pixels": "vgg",
+    "model.dropout": 0.1,
+    "model.hab.use_cls_projector": True,
+    "loss.refined": 4,
+}
 
 
-def _make_alike(model: dict) -> None:
-    """Gives the models of a system one norm, so that their losses compile once."""
-    if "norm" in model["backbone"]:
-        model["backbone"]["norm"] = "frozen_stats"
-    if "rpn" in model:
-        model["rpn"]["scale"] = 8.0
-    if "pixels" in model:
-        model["pixels"] = "vgg"
+def _make_alike(config: dict) -> None:
+    same = dict(_SAME)
+    if config["system"] == "mask_prop":
+        same["model.track_head.width"] = 32
+    for path, value in same.items():
+        *parents, name = path.split(".")
+        node = config
+        for parent in parents:
+            node = node.get(parent, {})
+        if name in node:
+            node[name] = value
 
 
 @pytest.mark.slow
@@ -59,8 +71,7 @@ def test_debug_takes_a_finite_loss(name):
     config["data"].update(loader="numpy", split="train", flip=0.5, colour=0.0)
     if isinstance(config["test"].get("score"), float):  # a threshold
         config["test"]["score"] = 0.05
-    if config["system"] in ALIKE:
-        _make_alike(config["model"])
+    _make_alike(config)
     if config["data"]["name"] == "folder":  # of which there is none
         config["data"].update(name="moving_shapes", root="", held_out_share=0.0)
         config["model"]["num_classes"] = common.NUM_CLASSES["moving_shapes"]

@@ -157,6 +157,7 @@ def check_system(
     *,
     no_gradient: Collection[str] = (),
     boxes_inside: bool = True,
+    seed: int = 0,
 ) -> Checked:
     """Checks all four functions of a system on the data of a small config.
 
@@ -168,11 +169,12 @@ def check_system(
       config: small enough to compile in seconds, with at least two instance slots.
       no_gradient: paths of parameters that need no gradient; callers state the reason.
       boxes_inside: mask boxes lie inside the content; otherwise they only overlap it.
+      seed: of the parameters; with some, a part may never decide anything.
     """
     system, batch = build(config), first_batch(config)
     limit = system.limit.removesuffix(RETRAIN)
     assert functools.reduce(getattr, limit.split("."), config) > 0
-    variables = _check_init(system, batch)
+    variables = _check_init(system, batch, seed)
     _check_file(variables)
     loss_and_gradient = _loss_and_gradient(system, variables)
     _check_loss(loss_and_gradient, variables, batch, no_gradient)
@@ -192,12 +194,12 @@ def _check_file(variables: dict) -> None:
         assert value.tobytes() == expected[path].tobytes(), path
 
 
-def _check_init(system: System, batch: Batch) -> dict:
+def _check_init(system: System, batch: Batch, seed: int) -> dict:
     """Checks that parameters are finite float32 and depend on the key alone.
 
     Returns them with noise, as values initialised to zero can hide a gradient.
     """
-    keys = [jax.random.key(seed) for seed in (0, 0, 1)]
+    keys = [jax.random.key(number) for number in (seed, seed, seed + 1)]
     init = jax.jit(lambda key, batch: dict(system.init(key, batch)))
     drawn = (jax.device_get(init(key, batch)) for key in keys)
     first, same, other = map(flatten, drawn)

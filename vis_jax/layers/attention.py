@@ -62,7 +62,8 @@ def weighted_values(
         return jax.lax.map(lambda head: together(*head), (q, k, v))
 
     logits = queries.size // queries.shape[-1] * memory.keys.shape[-3]
-    if logits <= _CACHED:
+    # An export for any number of frames has a size that cannot be compared.
+    if not isinstance(logits, int) or logits <= _CACHED:
         values = together(*heads)
     else:
         values = jax.lax.platform_dependent(*heads, cpu=in_turn, default=together)
