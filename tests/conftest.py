@@ -57,7 +57,7 @@ _TRAINING = ("training", "commands", "test_docs", "test_main", "test_end_to_end"
 # Tests that compile much and do not compare with another process.
 _FAST_KEYS = (
     "association", "detectors", "losses", "systems", "test_debug_recipes",
-    "test_fast_keys", "test_statistics_resumed",
+    "test_fast_keys", "test_gated_ffn", "test_statistics_resumed",
 )  # fmt: skip
 
 

@@ -33,8 +33,8 @@ def _debug_loss(text: str) -> tuple[dict[str, float], dict]:
     return terms, shapes
 
 
-# The recipes of a system differ by these fields and by numbers. They get one value, so
-# that their losses compile once; each system has a test of the values in use.
+# Most recipes of a system differ by these fields and by numbers alone. They get one
+# value, so that their losses compile once; tests of the systems cover the others.
 _SAME = {
     "data.flip_per": "clip",
     "test.clip_length": 5,

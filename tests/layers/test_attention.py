@@ -85,6 +85,7 @@ def test_heads_in_turn_have_the_values_and_gradients_of_all_together(rows, monke
         out, pull = jax.vjp(values, inputs)
         return out, pull(jnp.cos(out))
 
+    # Functions of their own: JAX would not trace the same one again.
     together = compiled(lambda inputs: run(inputs))(inputs)
     monkeypatch.setattr(attention, "_CACHED", 2 * 4 * 3 * 5 - 1)
     traced = jax.jit(lambda inputs: run(inputs)).trace(inputs)
