@@ -1,6 +1,7 @@
 # make demo        predict with the weights that come along, train on, score (5 minutes)
 # make test        all tests
-# make test-fast   those that take seconds
+# make test-fast   those that are not slow, in a minute and a half
+# make slow        all tests from an empty cache, to write which are slow
 # make lint        ruff and mypy
 # make mutants     puts known faults into copies of the code: do the tests notice?
 # make docs        the documentation as a site in site/
@@ -35,7 +36,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Memory that XLA gives back after a step is kept for the next one: docs/performance.md.
 export GLIBC_TUNABLES ?= glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456:glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1
 
-.PHONY: venv demo test test-fast mutants lint docs notebooks hooks clean
+.PHONY: venv demo test test-fast slow mutants lint docs notebooks hooks clean
 
 venv: $(VENV)/.installed
 
@@ -84,6 +85,10 @@ test: venv
 
 test-fast: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
+
+slow: venv
+	for which in '' 'not slow' 'not slow'; do rm -rf .jax_cache; $(BIN)/python -m \
+		pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$$which" --write-slow; done
 
 mutants: venv
 	$(BIN)/python -m tests.mutants

@@ -46,7 +46,7 @@ jaxtyping.install_import_hook(
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import fast_keys, processor_time, slow_first  # noqa: E402
+from tests import fast_keys, processor_time  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -69,9 +69,13 @@ def types_unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def pytest_addoption(parser):
+    written = processor_time.LIST.name
+    parser.addoption("--write-slow", action="store_true", help=f"writes {written}")
+
+
 def pytest_configure(config):
     config.pluginmanager.register(processor_time)
-    config.pluginmanager.register(slow_first)
     if not hasattr(config, "workerinput"):  # once, not in each worker
         kept_programs.limit(kept_programs.FOLDER)
 

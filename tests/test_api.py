@@ -60,7 +60,6 @@ def files_of(video, folder):
     return [(folder / name).read_bytes() for name in ("results.json", "video.json")]
 
 
-@pytest.mark.slow
 def test_results_are_those_of_the_command_byte_for_byte(run, model, clip, tmp_path):
     out = tmp_path / "command"
     words = ("--workdir", run, "--source", clip, "--output", out, "--novideo", *FLAGS)
@@ -77,7 +76,6 @@ def test_results_are_those_of_the_command_byte_for_byte(run, model, clip, tmp_pa
     assert {track.label for track in video.tracks} <= set(NAMES)
 
 
-@pytest.mark.slow
 def test_an_evaluation_of_the_video_finds_the_same(run, model, tmp_path):
     folder = write_folder(tmp_path / "set", num_videos=1)
     page = tmp_path / "page.html"
@@ -214,7 +212,6 @@ def test_a_checkpoint_takes_what_it_lacks_from_the_run_around_it(run, model):
         assert flatten(found._saved.variables).keys() == expected.keys()
 
 
-@pytest.mark.slow
 def test_a_bare_checkpoint_needs_a_config_and_classes(run, tmp_path):
     bare = shutil.copytree(run / "checkpoints" / "4", tmp_path / "a/b/c/bare")
     annotations = tmp_path / "instances.json"
@@ -241,7 +238,6 @@ def saved(run):
     return json.loads((run / "config.json").read_text())
 
 
-@pytest.mark.slow
 def test_a_folder_of_a_hub_is_the_same_model(model, frames, tmp_path):
     hub = tmp_path / "hub"
     model.save_hub(hub)
@@ -323,7 +319,6 @@ def test_the_names_are_those_listed():
         vis_jax.trakc  # noqa: B018
 
 
-@pytest.mark.slow
 def test_modules_do_not_hide_what_has_their_name():
     code = """
 import vis_jax, vis_jax.training.loop, vis_jax.scoring

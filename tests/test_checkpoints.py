@@ -104,7 +104,6 @@ def test_a_training_starts_from_them(model):
         np.testing.assert_array_equal(array, expected[name])
 
 
-@pytest.mark.slow
 def test_every_object_has_one_track_of_its_class(model):
     shapes = MovingShapes("test", num_videos=1, length=12)
     drawn = shapes.render(0, np.arange(12))

@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import flax.linen as nn
@@ -50,16 +49,6 @@ MILLIONS = {
     "eomt": {"": 316.64},
     "lvmt": {"backbone": 304.79, "decoder": 42.03, "propagation": 6.30},
 }
-
-
-# At full size, one recipe of each system is among the quick tests.
-QUICK = ("ifr_r50", "mask2former_vis_r50", "mask_track_rcnn_r50", "yolact_r50")
-
-
-def _slow_but(quick: Collection[str], names: Iterable[str]) -> list:
-    """Parameters of a test that is slow but for some."""
-    marks = {name: () if name in quick else pytest.mark.slow for name in names}
-    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
 # Fields of recipes before settings had defaults, and their present places ..
@@ -175,14 +164,13 @@ def _traced(module: nn.Module, *inputs: tuple) -> tuple:
     return out, dict(variables)["params"]
 
 
-@pytest.mark.slow
 def test_the_parts_of_a_model_are_those_of_the_whole():
     run = recipe("ifr_r50")  # the parts meet in the same way at any size
     whole = _shapes_of("ifr", run.model)
     assert flatten(_shapes_by_part(build_model(run))) == flatten(whole)
 
 
-@pytest.mark.parametrize("name", _slow_but(QUICK, MILLIONS))
+@pytest.mark.parametrize("name", MILLIONS)
 def test_full_size_has_the_parameters_published(name):
     params = flatten(_shapes(name))
     assert all(x.dtype == jnp.float32 for x in params.values())
@@ -191,7 +179,6 @@ def test_full_size_has_the_parameters_published(name):
         assert round(count / 1e6, 2) == millions, f"{part or 'whole'}: {count}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("size", "millions"), [("small", 24.088), ("base", 94.182)])
 def test_smaller_videomts_have_the_parameters_published(size, millions):
     run = recipe("videomt", f"size={size}")
@@ -230,7 +217,6 @@ def test_mask_track_rcnn_freezes_the_stem_and_the_first_stage():
     assert len(frozen) == 3 * (1 + 3 * 3 + 1)
 
 
-@pytest.mark.slow
 def test_iai_trains_what_is_named_after_the_backbone_slower():
     run, params = recipe("iai_condinst_r50", None), _shapes("iai_condinst_r50")
     assert run.optimizer.weight_decay == 1e-4
@@ -271,7 +257,6 @@ def test_the_schedule_of_iai_has_12_epochs_of_five_clips_a_video(dataset, videos
         assert other.optimizer.decay_at == run.optimizer.decay_at
 
 
-@pytest.mark.slow
 def test_videomt_learns_slower_from_block_to_block_towards_the_image():
     rates = recipe("videomt", None).optimizer.rates
     for path, rate in flatten(match_rules(_shapes("videomt"), rates)).items():
@@ -285,7 +270,7 @@ def test_videomt_learns_slower_from_block_to_block_towards_the_image():
         assert rate == pytest.approx(0.6**power), path
 
 
-@pytest.mark.parametrize("name", _slow_but(QUICK, NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_has_a_rule_and_every_rule_a_parameter(name):
     run, params = recipe(name, None), _shapes(name)
     optimizers.build(run.optimizer, num_steps=run.num_steps, params=params)

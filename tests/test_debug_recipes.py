@@ -60,7 +60,6 @@ def _make_alike(config: dict) -> None:
             node[name] = value
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_debug_takes_a_finite_loss(name):
     run = recipe(name)

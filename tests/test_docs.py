@@ -27,8 +27,6 @@ from vis_jax.commands import compare, parts, sweep, train
 from vis_jax.params import flatten
 from vis_jax.predict.sinks import VideoSink
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 SMALL_VIDEOS = ("--num_videos=2", "--height=64", "--width=96", "--length=4")
 # In place of every recipe, so that it is compiled once.

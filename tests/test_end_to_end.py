@@ -39,8 +39,6 @@ from vis_jax.predict.sinks import VideoSink
 from vis_jax.predict.sources import open_source
 from vis_jax.training.checkpoint import load_variables
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 KEPT = kept_programs.FOLDER / "end_to_end"
 CONFIG = "configs/ifr_shapes.py:debug"

@@ -221,7 +221,6 @@ def _names(*packages: str) -> list[str]:
     return [name.removesuffix(".__init__") for name in names]
 
 
-@pytest.mark.slow
 def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
     optional = {"tensorflow", "tensorflow_datasets", "av", "tensorboardX"}
     units = set().union(*LAYERS) & {p.stem for p in (ROOT / "vis_jax").iterdir()}
@@ -232,7 +231,6 @@ def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
     )
 
 
-@pytest.mark.slow
 def test_metrics_need_no_jax_and_no_tensorflow_data_and_converters_no_jax():
     blocked = {"jax", "flax", "torch"}
     packages = ("formats", "metrics", "results", "report", "scoring")

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import vis_jax
+from tests import processor_time
 from tests.command_line import check_words
 from vis_jax.main import COMMANDS, split_command
 
@@ -114,6 +115,12 @@ def test_what_the_reference_names_exists_and_is_explained():
         for member in re.findall(r"\w+", "".join(re.findall(r"\[(.*)\]", options))):
             if member not in getattr(found, "__annotations__", {}):  # fields have none
                 assert getattr(found, member).__doc__, f"{name}.{member}"
+
+
+def test_tests_listed_as_slow_exist():
+    for name in processor_time.listed():
+        path, _, function = name.partition("::")
+        assert f"\ndef {function}(" in (ROOT / path).read_text(), name
 
 
 def test_the_citation_has_the_version():

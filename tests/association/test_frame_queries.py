@@ -121,7 +121,6 @@ def _literal(variables, options, features, layers):
     return np.stack(classes), np.stack(embeds)
 
 
-@pytest.mark.slow
 def test_is_the_literal_form_with_both_groups(plain):
     variables, _, features, found = plain
     classes, embeds = _literal(variables, PLAIN, features, layers=3)
@@ -167,7 +166,6 @@ def test_permuted_slots_permute_the_result(plain):
         np.testing.assert_allclose(getattr(after, name), expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_one_frame_and_padding_after_it(plain):
     variables, apply, features, _ = plain
     padded = apply(variables, features, _valid(1))
@@ -229,7 +227,6 @@ def everything():
     return variables, features, valid, plain
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", [name for name in PLAIN if name != "remat"])
 def test_each_option_changes_the_masks(everything, option):
     variables, features, valid, plain = everything

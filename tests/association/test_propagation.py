@@ -53,7 +53,6 @@ def test_matches_the_definition_cell_by_cell(settings):
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_gradients_are_those_of_the_definition():
     """By central differences in float64, along a direction of each input by itself."""
     model = small_model(dilations=(3, 6, 12))
@@ -119,7 +118,6 @@ def _direct(params, offsets, centre, other, masks, dilations):
     return jax.nn.softmax(jax.lax.map(one, masks), axis=0)
 
 
-@pytest.mark.slow
 def test_shared_taps_are_the_direct_form_in_value_and_gradient():
     """Property 5, for features, masks and all kernels, those of offsets among them."""
     model = small_model()
@@ -318,7 +316,6 @@ def test_dilations_are_some_and_different(dilations):
         Settings(dilations=dilations)
 
 
-@pytest.mark.slow
 def test_memory_is_that_of_a_chunk():
     sizes = []
     for chunk in (16, 1000):

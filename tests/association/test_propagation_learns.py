@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from tests.compiled import RUNS_LONG, compiled
 from vis_jax.association.propagation import MaskPropagation, Settings
@@ -26,7 +25,6 @@ def _pair():
     return masks, features.astype(np.float32)
 
 
-@pytest.mark.slow
 def test_two_squares_that_change_places_are_learned():
     """Property 12: L_prop below 0.1, and either square has its own mask."""
     masks, features = map(jnp.asarray, _pair())

@@ -13,7 +13,6 @@ from vis_jax.params import flatten, unflatten
 from vis_jax.settings import read_settings
 
 
-@pytest.mark.slow
 def test_matches_stored_outputs_of_torchvision():
     case = load("backbone_resnet50")
     images = jnp.asarray(nhwc(case.arrays["image"]))
@@ -34,7 +33,6 @@ STAGES = {"stem": 9_536, "res2": 393_216, "res3": 2_589_768}
 STAGES |= {"res4": 55_585_182, "res5": 27_971_638}
 
 
-@pytest.mark.slow
 def test_a_deformable_resnext_has_as_many_parameters_as_published():
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     model = ResNet("x101_64x4d", norm="frozen_stats", deform_stages=(3, 4, 5))
@@ -74,7 +72,6 @@ def test_strides_and_channels(style):
         assert x.dtype == jnp.bfloat16
 
 
-@pytest.mark.slow
 def test_thin_net_has_a_gradient_for_every_parameter_with_remat():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 64, 3)), "f4")
     model = ResNet("thin", norm="group", remat=True)
@@ -89,7 +86,6 @@ def test_thin_net_has_a_gradient_for_every_parameter_with_remat():
         assert np.any(leaf), path
 
 
-@pytest.mark.slow
 def test_deformable_stages_start_without_effect_and_learn_to_move():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 64, 3)), "f4")
     model = ResNet("thin", norm="group", deform_stages=(3, 5), remat=True)
@@ -156,7 +152,6 @@ def test_batch_norm_keeps_statistics_of_every_norm(variant):
     assert updates["batch_stats"] == variables["batch_stats"]
 
 
-@pytest.mark.slow
 def test_batch_norm_trains_by_the_batch_and_evaluates_by_what_it_keeps():
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(3, 32, 64, 3)), jnp.float32)

@@ -11,7 +11,6 @@ from vis_jax.params import flatten
 from vis_jax.settings import read_settings
 
 
-@pytest.mark.slow
 def test_matches_stored_outputs_at_a_size_nothing_divides():
     case = load("backbone_swin_tiny")
     images = jnp.asarray(nhwc(case.arrays["2/image"]))
@@ -25,7 +24,6 @@ def test_matches_stored_outputs_at_a_size_nothing_divides():
         case.check(f"2/{name}", nchw(x))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "millions"),
     [("tiny", 27.52), ("small", 48.84), ("base", 86.88), ("large", 195.20)],
@@ -42,7 +40,6 @@ def test_has_as_many_parameters_as_published(variant, millions):
     assert features["res5"].shape == (1, 2, 2, 8 * dim)
 
 
-@pytest.mark.slow
 def test_remat_changes_nothing_and_drop_path_acts_in_training_only():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6, 8)), jnp.float32)
     block = dict(heads=2, window=4, shift=2, drop_path=0.5, dtype=jnp.float32)
@@ -61,7 +58,6 @@ def test_remat_changes_nothing_and_drop_path_acts_in_training_only():
     assert not np.allclose(test, run(Block, True), atol=1e-3)
 
 
-@pytest.mark.slow
 def test_sizes_of_its_own_stand_beside_the_variants():
     def shapes(model):
         images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)

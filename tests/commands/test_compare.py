@@ -34,7 +34,6 @@ def words(tmp_path_factory):
     return ("--config", CONFIG, "--checkpoint", path, "--config.test.score=0.0")
 
 
-@pytest.mark.slow
 def test_a_tracker_of_a_comparison_gives_what_evaluating_it_gives(
     words, tmp_path, monkeypatch
 ):
@@ -96,7 +95,6 @@ def test_the_cues_have_the_rows_of_the_paper():
     assert list(compare_tables.CUES.paper) == [cue_name(cues) for cues in cue_choices()]
 
 
-@pytest.mark.slow
 def test_a_setting_that_varies_gives_what_evaluating_it_gives(words, tmp_path):
     output = tmp_path / "out"
     few = ("--config.test.videos=1", "--config.test.tracker=iou")

@@ -60,7 +60,6 @@ def converted(source, tmp_path_factory):
     return output, outcome.out
 
 
-@pytest.mark.slow
 def test_the_checkpoint_is_the_file_beside_a_new_class_head(converted, weights):
     output, _ = converted
     system = parts.build_system(recipe("mask2former_vis_r50"))
@@ -98,7 +97,6 @@ def test_the_report_says_what_was_used_dropped_and_new(converted, weights):
     assert [path.name for path in output.parent.iterdir()] == ["coco"]
 
 
-@pytest.mark.slow
 def test_what_the_file_lacks_comes_from_init_from(converted, source, tmp_path):
     first, output = converted[0], tmp_path / "again"
     outcome = call(
@@ -111,7 +109,6 @@ def test_what_the_file_lacks_comes_from_init_from(converted, source, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
-@pytest.mark.slow
 def test_training_starts_from_it(converted, tmp_path):
     begin = {"init_from": str(converted[0])}
     config = recipe("mask2former_vis_r50", "debug", begin)
@@ -129,7 +126,6 @@ def test_training_starts_from_it(converted, tmp_path):
         np.testing.assert_array_equal(found[path], value, err_msg=path)
 
 
-@pytest.mark.slow
 def test_with_categories_it_is_a_workdir(source, tmp_path):
     rows = [{"id": 7 - k, "name": f"kind {k}"} for k in range(5)]
     truth = tmp_path / "truth.json"
@@ -261,7 +257,6 @@ def caffe2_weights():
     return weights | {"conv1_b": np.full(16, 0.5, np.float32)}
 
 
-@pytest.mark.slow
 def test_a_backbone_of_caffe2_needs_a_config_of_its_style(tmp_path):
     weights = caffe2_weights()
     source = write_pickle(tmp_path / "R-50.pkl", weights)

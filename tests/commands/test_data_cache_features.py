@@ -56,7 +56,6 @@ def _features(folder, changes=None):
     return stored_features(config, build(config), dataset)
 
 
-@pytest.mark.slow
 def test_two_videos_of_four_frames_have_two_views_each(stored):
     folder, out = stored
     files = sorted(folder.glob("*/*"))
@@ -69,7 +68,6 @@ def test_two_videos_of_four_frames_have_two_views_each(stored):
     assert "4 files written" in out
 
 
-@pytest.mark.slow
 def test_stored_features_train_as_the_images_of_the_same_view_do(stored):
     config, dataset, system, variables = _run()
     features = _features(stored[0])
@@ -101,7 +99,6 @@ def test_stored_features_train_as_the_images_of_the_same_view_do(stored):
     assert abs(other - by_images) > 1e-2 * by_images
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_refused_and_written_by_the_next_command(stored, tmp_path):
     folder = tmp_path / "features"
     shutil.copytree(stored[0], folder)
@@ -120,7 +117,6 @@ def test_what_is_missing_is_refused_and_written_by_the_next_command(stored, tmp_
     assert "expected features with weights" in other
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -140,7 +136,6 @@ def test_features_of_other_settings_are_refused_by_name(stored, changes, message
         _features(stored[0], changes)
 
 
-@pytest.mark.slow
 def test_features_of_other_weights_and_of_an_encoder_that_trains_are_refused(stored):
     config, _, _, variables = _run()
     features, params = _features(stored[0]), variables["params"]

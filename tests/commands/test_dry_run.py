@@ -88,7 +88,6 @@ def test_batch_shapes_follow_the_contract():
     assert batch["sizes"].dtype == np.int32
 
 
-@pytest.mark.slow
 def test_prints_what_a_config_would_take():
     outcome = call("train", f"--config={CONFIG}", "--dry_run")
     assert outcome.code == 0, outcome.err
@@ -138,7 +137,6 @@ def test_wrong_settings_are_found_without_a_training(field, expected):
 MESH = ("--dry_run", "--mesh=data=2,fsdp=2", "--config.data.batch_size=4")
 
 
-@pytest.mark.slow
 def test_an_update_on_simulated_devices_is_lowered():
     words = ("--config=configs/yolact_shapes.py:debug", *MESH, "--compile_seconds=0")
     outcome = call("train", *words, "--config.mesh.least=1")

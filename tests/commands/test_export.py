@@ -66,7 +66,6 @@ def same(one, other):
         np.testing.assert_array_equal(value, other[path], err_msg=path)
 
 
-@pytest.mark.slow
 def test_everything_that_reads_a_model_reads_the_export(run, exported, tmp_path):
     output, text = exported
     expected = load_variables(run)
@@ -145,7 +144,6 @@ def test_int8_without_qwix_names_the_extra(run, tmp_path, monkeypatch):
     assert "expected the extra int8, as pip install" in error_of("export", *words)
 
 
-@pytest.mark.slow
 def test_published_names_are_a_file_for_convert(run, tmp_path):
     output = tmp_path / "published"
     words = ("--workdir", run, "--output", output, *SMALL)

@@ -24,7 +24,6 @@ SMALL = ("--height=64", "--width=96", "--check_frames=3", "--size=64x96")
 CLIPS = {"test.mode": "clip", "test.clip_length": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask_track_rcnn_shapes", "videomt_shapes"])
 def test_a_step_with_its_state_is_the_model(name, tmp_path):
     pytest.importorskip("jax2onnx")

@@ -21,8 +21,6 @@ from tests.saved_runs import write_run
 from vis_jax.predict import live
 from vis_jax.predict.sources import from_arrays, open_source
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 
 

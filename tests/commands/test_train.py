@@ -98,7 +98,6 @@ def test_annotations_that_end_in_the_middle_are_named(folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_truncated_image_is_named_and_nothing_is_trained(folder, tmp_path):
     for path in (folder / "JPEGImages").rglob("*.jpg"):
         cut(path)
@@ -263,7 +262,6 @@ def test_a_run_with_other_classes_is_left_alone(folder, tmp_path):
     assert [path.name for path in run.iterdir()] == ["categories.json"]
 
 
-@pytest.mark.slow
 def test_processes_wait_for_the_one_that_evaluates():
     code = """
 import os, sys, time

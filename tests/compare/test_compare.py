@@ -274,7 +274,6 @@ def test_detections_on_disk_are_those_that_were_written(seen, tmp_path):
         cached(path, "a", lambda: seen.detections)
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_and_another_row_needs_no_detector(dataset, seen, tmp_path, link):
     asked = []
 

@@ -60,7 +60,6 @@ def hugging_face_names(case):
     return out
 
 
-@pytest.mark.slow
 def test_every_official_tensor_is_used_and_every_parameter_filled():
     _, report = converted()
     assert not report.new
@@ -109,7 +108,6 @@ def test_old_and_released_spellings_are_accepted():
     same_values(converted()[0], theirs)
 
 
-@pytest.mark.slow
 def test_video_model_with_other_classes_fewer_queries_and_another_window():
     shapes = model_shapes(
         **{
@@ -126,7 +124,6 @@ def test_video_model_with_other_classes_fewer_queries_and_another_window():
     np.testing.assert_array_equal(queries, stored[:50])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("frame_ffn", [True, False])
 def test_frame_decoder_starts_random_or_from_the_layers_it_resembles(frame_ffn):
     weights = weights_of_case()
@@ -149,7 +146,6 @@ def test_frame_decoder_starts_random_or_from_the_layers_it_resembles(frame_ffn):
         np.testing.assert_array_equal(ours.reshape(256, 256), value)
 
 
-@pytest.mark.slow
 def test_all_spellings_of_resnets_give_the_same_backbone():
     case = load("backbone_resnet50")
     shapes = backbone_shapes(ResNet("50"))
@@ -173,7 +169,6 @@ def test_all_spellings_of_resnets_give_the_same_backbone():
     same_values(ours, theirs)
 
 
-@pytest.mark.slow
 def test_norms_that_train_scale_and_bias_have_them_among_the_parameters():
     weights = load("backbone_resnet50").weights("detectron2")
     fixed, _ = convert_tensors(weights, backbone_shapes(ResNet("50")), "resnet")
@@ -206,7 +201,6 @@ def test_microsofts_swin_leaves_the_output_norms_new():
     assert set(report.dropped) == {"norm.weight", "head.weight"}
 
 
-@pytest.mark.slow
 def test_a_file_keeps_the_initial_values_of_what_is_new(tmp_path):
     case = load("backbone_swin_tiny")
     shapes = backbone_shapes(Swin("tiny"))

@@ -20,7 +20,6 @@ def ours():
     return flatten(converted(load(CASE), _model(), "mask_rcnn_torchvision"))
 
 
-@pytest.mark.slow
 def test_background_moves_from_first_to_last(ours):
     weights = load(CASE).weights()
     theirs = weights["roi_heads.box_predictor.cls_score.bias"]
@@ -32,7 +31,6 @@ def test_background_moves_from_first_to_last(ours):
     np.testing.assert_array_equal(ours["params/mask_head/mask_logits/bias"], theirs[1:])
 
 
-@pytest.mark.slow
 def test_older_names_of_torchvision_are_the_same(ours):
     def older(name):
         for index in range(4):
@@ -49,7 +47,6 @@ def test_older_names_of_torchvision_are_the_same(ours):
         np.testing.assert_array_equal(leaf, ours[path], err_msg=path)
 
 
-@pytest.mark.slow
 def test_layers_of_the_classes_stay_new_for_other_classes():
     case = load(CASE)
     model = _model()
@@ -71,7 +68,6 @@ def test_layers_of_the_classes_stay_new_for_other_classes():
     }
 
 
-@pytest.mark.slow
 def test_a_missing_tensor_and_an_unknown_one_are_errors():
     weights = load(CASE).weights()
     weights["roi_heads.keypoint.bias"] = weights.pop("roi_heads.box_head.fc7.bias")

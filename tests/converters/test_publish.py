@@ -134,7 +134,6 @@ def test_every_kind_is_here():
     assert FILES.keys() == KINDS.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_comes_back_from_the_model_that_it_fills(kind):
     tensors, shapes = FILES[kind]()

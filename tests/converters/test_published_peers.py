@@ -22,8 +22,6 @@ from vis_jax.params import flatten, unflatten
 from vis_jax.systems.ifr import build_model
 from vis_jax.systems.osmn.network import OSMN
 
-pytestmark = pytest.mark.slow
-
 MEAN, SPREAD = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)
 
 

@@ -11,8 +11,6 @@ from vis_jax.systems.videomt import Settings, build_model
 from vis_jax.systems.videomt_loss import look_and_carry
 from vis_jax.systems.videomt_model import Model
 
-pytestmark = pytest.mark.slow
-
 SIDE, FRAMES = 64, 3
 SIZES = dict(
     hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=SIDE,

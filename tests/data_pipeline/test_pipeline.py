@@ -84,7 +84,6 @@ def test_resizing_is_pillows_up_to_rounding():
         np.testing.assert_array_equal(frame[rows][:, columns], nearest)
 
 
-@pytest.mark.slow
 def test_both_pipelines_make_the_same_batches_of_shapes(shapes):
     dataset = make_dataset(shapes)
     ours = train_batches(dataset, shapes, seed=3, start_step=1)
@@ -95,7 +94,6 @@ def test_both_pipelines_make_the_same_batches_of_shapes(shapes):
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "steps"])
 def test_both_pipelines_pad_videos_that_end_early(shapes, kind):
     drawn = dict(height=48, width=80, length=(2, 6), num_videos=5)
@@ -114,7 +112,6 @@ def test_both_pipelines_pad_videos_that_end_early(shapes, kind):
     assert {2, 4} <= lengths
 
 
-@pytest.mark.slow
 def test_frames_of_a_folder_are_padded(folder):
     folder = data_settings(
         **{**to_dict(folder), "sampling": {"kind": "run"}, "frames": 8}
@@ -129,7 +126,6 @@ def test_frames_of_a_folder_are_padded(folder):
         np.testing.assert_array_equal(array, batches[1][key])
 
 
-@pytest.mark.slow
 def test_zoom_is_a_crop_and_a_resize(folder):
     folder = replace(folder, zoom=(0.6, 3.0), crop=None, canvas=(60, 90), flip=0.0)
     dataset = make_dataset(folder)
@@ -209,7 +205,6 @@ def _moves_left(batch: dict, b: int) -> bool:
     return centres[-1] < centres[0] - 0.5
 
 
-@pytest.mark.slow
 def test_a_run_can_be_taken_up_and_shared_by_hosts(folder):
     dataset = make_dataset(folder)
     batches = list(islice(train_batches(dataset, folder, seed=1, start_step=0), 3))

@@ -163,7 +163,6 @@ def test_masks_move_as_the_pixels_do():
     assert len({frame.tobytes() for frame in frames.numpy()}) == 5
 
 
-@pytest.mark.slow
 def test_batches_of_images_keep_the_contract(config):
     dataset = make_training_set(config)
     assert [c.name for c in dataset.categories] == list(COLOURS)
@@ -191,7 +190,6 @@ def test_batches_of_images_keep_the_contract(config):
         np.testing.assert_array_equal(array, whole[2][key][2:])
 
 
-@pytest.mark.slow
 def test_videos_and_images_take_turns(joint):
     dataset = make_training_set(joint)
     assert dataset.stills.left_out == {"mouse": 2}
@@ -269,7 +267,6 @@ def test_defects_of_annotations_name_the_place(tmp_path, config, key, value, mat
         make_training_set(replace(config, root=str(root)))
 
 
-@pytest.mark.slow
 def test_a_bad_image_is_named(config, tmp_path):
     for file in (tmp_path / "coco/images/train2017").iterdir():
         file.write_bytes(file.read_bytes()[:300])

@@ -76,7 +76,6 @@ def test_a_query_looks_at_its_mask_or_at_everything_real():
     np.testing.assert_array_equal(found[0], expected)
 
 
-@pytest.mark.slow
 def test_is_the_literal_form(case):
     variables, _, features, found = case
     classes, embeds = _literal(variables, features)
@@ -85,7 +84,6 @@ def test_is_the_literal_form(case):
         np.testing.assert_allclose(found.mask_embeds[:, 0, frame], embeds, atol=2e-5)
 
 
-@pytest.mark.slow
 def test_one_frame_and_padding_after_it(case):
     variables, apply, features, _ = case
     padded = apply(variables, features, _valid(1))

@@ -18,7 +18,6 @@ def features(channels, batch=2):
     }
 
 
-@pytest.mark.slow
 def test_small_decoder_gives_three_levels_and_mask_features():
     inputs = features(8)
     model = PixelDecoder(dim=32, layers=1, heads=4, points=2, mlp_dim=48, remat=True)

@@ -64,7 +64,6 @@ def _masks(found):
     return [list(one) for one in found.segmentations]
 
 
-@pytest.mark.slow
 def test_one_clip_as_long_as_the_video_is_the_whole_video():
     """But for queries below 0.05, which clips leave out: here are none."""
     whole = _infer(3)
@@ -73,7 +72,6 @@ def test_one_clip_as_long_as_the_video_is_the_whole_video():
     _check_equal(_infer(3, **CLIPS), whole)
 
 
-@pytest.mark.slow
 def test_features_that_were_kept_are_those_of_the_frames():
     """Whether they come from the clip before or not, features and tracks are equal."""
     system = build(_config(**CLIPS))
@@ -100,7 +98,6 @@ def _memory():
     return len(arrays), sum(x.nbytes for x in arrays), most
 
 
-@pytest.mark.slow
 def test_four_hundred_frames_take_no_more_memory_than_a_few():
     measured = []
 
@@ -127,7 +124,6 @@ def test_four_hundred_frames_take_no_more_memory_than_a_few():
     assert {len(one) for one in found.segmentations} == {400}
 
 
-@pytest.mark.slow
 def test_copies_of_one_resolution_give_its_result():
     sizes = Sizes((32, 64), (24, 60), (48, 120))
     rng = np.random.default_rng(0)
@@ -172,7 +168,6 @@ def test_copies_of_one_resolution_give_its_result():
         assert coco_mask.iou(a[:1], b[:1], [0]) > 0.9
 
 
-@pytest.mark.slow
 def test_resolutions_of_a_video_are_averaged():
     found = _infer(3, tta=(SIDE, SIDE))
     assert len(found.scores) == 6

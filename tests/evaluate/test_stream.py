@@ -65,7 +65,6 @@ def _frames(name, **test):
     return list(make_stream(system, _variables(name), config.test)(_video()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ONLINE)
 def test_the_length_of_a_clip_changes_nothing(name):
     whole = _frames(name)

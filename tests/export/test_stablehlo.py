@@ -34,10 +34,6 @@ from vis_jax.systems.system import TestSettings
 SIZE = (64, 96)
 
 
-def _slow(*names):
-    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 def _written(folder, run, shape):
     """A system, shapes of its variables, and its manifest, read again."""
     system = parts.build_system(run)
@@ -57,8 +53,11 @@ def _written(folder, run, shape):
     "name",
     [
         "mask_prop_shapes",
-        *_slow("iai_condinst_shapes", "cascade_shapes", "osmn_shapes"),
-        *_slow("videomt_shapes", "lvmt"),
+        "iai_condinst_shapes",
+        "cascade_shapes",
+        "osmn_shapes",
+        "videomt_shapes",
+        "lvmt",
     ],
 )
 def test_systems_become_programs_for_clips(name, tmp_path):
@@ -80,7 +79,10 @@ def test_systems_become_programs_for_clips(name, tmp_path):
     "name",
     [
         "rgnn_vis_shapes",
-        *_slow("condinst_shapes", "iai_mask_rcnn_shapes", "yolact_shapes", "eomt"),
+        "condinst_shapes",
+        "iai_mask_rcnn_shapes",
+        "yolact_shapes",
+        "eomt",
     ],
 )
 def test_systems_become_programs_for_any_number_of_frames(
@@ -94,7 +96,6 @@ def test_systems_become_programs_for_any_number_of_frames(
     assert str(images.shape[0]) == f"{run.test.chunk}*chunks"
 
 
-@pytest.mark.slow
 def test_a_program_for_any_number_of_frames_is_the_system(tmp_path, types_unchecked):
     small = {"test.mode": "video", "model.mask_decoder.layers": 1}
     run = recipe("ifr_shapes", "debug", small)

@@ -112,7 +112,6 @@ def test_chunks_do_not_matter():
     assert error.value.index == len(many) - 1
 
 
-@pytest.mark.slow
 def test_damaged_strings_pass_only_if_they_add_up():
     rng = np.random.default_rng(2)
     _, strings = masks(rng, 60, (9, 13))

@@ -1,13 +1,11 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from tests.golden.cases import FOLDER
 from tests.golden.evaluator_case import compare
 
 
-@pytest.mark.slow
 def test_everything_is_as_stored():
     with np.load(FOLDER / "evaluator" / "expected.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}

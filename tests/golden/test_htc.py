@@ -1,10 +1,7 @@
-import pytest
-
 from tests.golden.cases import load
 from tests.golden.htc import compare
 
 
-@pytest.mark.slow
 def test_every_stored_array():
     """All stages, the flow of mask features, semantic branch and final objects."""
     case = load("htc_roi_heads")

@@ -1,10 +1,7 @@
-import pytest
-
 from tests.golden import iai
 from tests.golden.cases import load
 
 
-@pytest.mark.slow
 def test_every_stored_array():
     """Without losses and gradients, which take minutes to compile."""
     case = load("iai_condinst_r50")

@@ -1,9 +1,5 @@
-import pytest
-
 from tests.golden.cases import load
 from tests.golden.mask2former import compare
-
-pytestmark = pytest.mark.slow
 
 
 def test_every_stored_array_but_gradients():

@@ -6,8 +6,6 @@ import pytest
 from tests.golden import mask_rcnn, mask_rcnn_detectron2, mask_rcnn_losses
 from tests.golden.cases import Case, load
 
-pytestmark = pytest.mark.slow
-
 LIBRARIES = {
     "torchvision": (mask_rcnn.compare, mask_rcnn_losses.compare_torchvision),
     "detectron2": (mask_rcnn_detectron2.compare, mask_rcnn_losses.compare_detectron2),

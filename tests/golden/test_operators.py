@@ -4,8 +4,6 @@ from tests.golden import backbones
 from tests.golden.cases import load
 from tests.golden.operators import compare
 
-pytestmark = pytest.mark.slow
-
 
 def test_every_stored_operator():
     case = load("ops")

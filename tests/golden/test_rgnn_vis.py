@@ -1,10 +1,7 @@
-import pytest
-
 from tests.golden import rgnn_vis
 from tests.golden.cases import load
 
 
-@pytest.mark.slow
 def test_every_stored_array_but_losses():
     """`tests.golden.check` compares the losses, whose masks are sorted for minutes."""
     case = load("rgnnvis_r50")

@@ -1,10 +1,7 @@
-import pytest
-
 from tests.golden.cases import load
 from tests.golden.track_head import compare
 
 
-@pytest.mark.slow
 def test_every_stored_array():
     """Identities, scores and memory frame by frame; the loss and its gradients."""
     case = load("masktrack_track_head")

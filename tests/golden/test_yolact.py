@@ -1,10 +1,7 @@
-import pytest
-
 from tests.golden import yolact
 from tests.golden.cases import load
 
 
-@pytest.mark.slow
 def test_every_stored_array():
     case = load("yolact_r50")
     results = yolact.compare(case)

@@ -133,7 +133,6 @@ def _die_with_the_lock(workdir):
     os._exit(9)
 
 
-@pytest.mark.slow
 def test_the_lock_of_a_dead_run_is_taken_over(tmp_path):
     holder = FORK.Process(target=_die_with_the_lock, args=(str(tmp_path),))
     holder.start()
@@ -264,7 +263,6 @@ def test_a_config_that_cannot_be_read_is_named(three_steps, content):
     assert json.loads((three_steps / "config.json").read_text())["num_steps"] == 6
 
 
-@pytest.mark.slow
 def test_damage_moves_the_batches_back_as_well(tmp_path):
     """The run goes on from step 4 with the batches that follow step 4."""
     expected, *_ = run(tmp_path / "whole")

@@ -15,7 +15,6 @@ from vis_jax.training.together import LOST
 EIGHT = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fails", [0, 1])
 def test_an_error_in_one_process_ends_the_other_with_its_cause(tmp_path, fails):
     with socket.socket() as probe:
@@ -41,7 +40,6 @@ def test_an_error_in_one_process_ends_the_other_with_its_cause(tmp_path, fails):
     assert [process.returncode for process in processes] == [2, 2]
 
 
-@pytest.mark.slow
 def test_a_frozen_coordinator_ends_the_other_process():
     code = """
 import os, signal, sys, time

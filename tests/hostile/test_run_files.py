@@ -177,6 +177,7 @@ def test_no_more_than_a_few_patterns_are_suggested(tmp_path):
         load_initial(str(tmp_path / "w"), own, fresh=())
 
 
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache")
 def test_a_full_disk_prints_no_trace(tmp_path, capfd):
     """No file may grow: the first checkpoint cannot be written."""
     from tests.small_disk import files_up_to

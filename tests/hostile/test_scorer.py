@@ -231,7 +231,6 @@ def _places(content, path=()):
         yield from _places(value, (*path, key))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_any_odd_value_anywhere_is_an_error_of_one_line_or_scored(seed):
     rng = random.Random(seed)

@@ -192,7 +192,6 @@ def _sets(seed=0):
     return logits.astype(np.float32), embeds, features, truth
 
 
-@pytest.mark.slow
 def test_set_0_has_no_cross_frame_terms():
     """All logits of set 1 are zero: log 2 for each map, whatever the points."""
     logits, embeds, features, truth = _sets()
@@ -206,7 +205,6 @@ def test_set_0_has_no_cross_frame_terms():
     np.testing.assert_allclose(heavy["mask"] - light["mask"], expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_label_loss_names_matched_queries_and_calls_the_rest_no_object():
     """Perfect masks leave no doubt about the matching."""
     logits, embeds, features, truth = _sets()
@@ -230,7 +228,6 @@ def test_label_loss_names_matched_queries_and_calls_the_rest_no_object():
     np.testing.assert_allclose(found["label"], 2 * expected.sum() / 4, rtol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("weights", [FOCAL, CE])
 def test_terms_are_finite_float32_and_vanish_without_instances(weights):
     logits, embeds, features, truth = _sets()

@@ -127,7 +127,6 @@ def test_the_sweep_finds_the_best_threshold(name):
     assert every[list(SWEEP).index(best["score_threshold"])] == max(every)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basic", "crowd", "occlusion"])
 def test_equal_to_trackeval(name):
     truth = load_truth(GOLDEN / f"{name}_gt.json")

@@ -46,7 +46,6 @@ def _counterparts(dx, dy, margin=4):
     return result
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "moved", [(0.5, -0.25), (3.3, 2.6), (-7.5, 5.0), (16.0, 0.0), (-15.5, -12.0)]
 )

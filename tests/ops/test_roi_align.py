@@ -50,7 +50,6 @@ def test_least_side_of_a_box():
     np.testing.assert_allclose(read(convention=UNALIGNED).ravel(), [2.25, 2.75])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stored", STORED, ids=lambda x: str(x["index"]))
 def test_matches_torchvision(stored):
     rois = CASE.arrays["roi_align/rois"]
@@ -112,7 +111,6 @@ def test_the_gradient_of_a_mean_sums_to_one():
     assert (gradient[8:] == 0).all()
 
 
-@pytest.mark.slow
 def test_adaptive_samples_are_as_many_as_cells_lie_in_a_bin():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(16, 16, 2)).astype(np.float32)

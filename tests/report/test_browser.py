@@ -20,8 +20,6 @@ from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.scoring import score
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory):

@@ -104,7 +104,6 @@ def test_long_tracks_are_found_frame_by_frame(count):
         assert found[t] == expected[t]
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_frames():
     tracks, masks = _tracks([1, 2], [[1.0], [0.5]]), {0: box(0, 0, 3, 3)}
     one, sizes = frame(0, tracks, masks | {1: box(1, 1, 2, 2)}), []

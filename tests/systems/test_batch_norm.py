@@ -18,12 +18,7 @@ NORM = {"model.backbone.norm": "batch"}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("ifr_shapes", marks=pytest.mark.slow),
-        pytest.param("mask_track_rcnn_shapes", marks=pytest.mark.slow),
-        "osmn_shapes",
-    ],
+    "name", ["ifr_shapes", "mask_track_rcnn_shapes", "osmn_shapes"]
 )
 def test_an_update_keeps_all_statistics(name):
     """Those of a detector that is not trained, too."""
@@ -38,7 +33,6 @@ def test_an_update_keeps_all_statistics(name):
     assert jax.tree.map(jnp.shape, aux.batch_stats) == expected
 
 
-@pytest.mark.slow
 def test_trains_and_evaluates_by_what_training_has_kept():
     """Padded frames change nothing: the contract has that."""
     config = recipe("ifr_shapes", "debug", {**NORM, "model.mask_decoder.layers": 1})

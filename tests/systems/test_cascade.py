@@ -30,7 +30,6 @@ def _checked() -> Checked:
     return check_system(build, _config())
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     config, found = _config(), _checked().predictions
     assert found.valid.shape == (config.test.tracks,)
@@ -38,17 +37,14 @@ def test_keeps_the_contract_of_systems():
     assert (found.slots >= 0).any()
 
 
-@pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
     check_frame_by_frame(_checked())
 
 
-@pytest.mark.slow
 def test_updates_bring_the_loss_down():
     check_learns(_checked(), updates=8, rate=0.05, mean_of=3)
 
 
-@pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(build, _config({"compute_dtype": "bfloat16"}))
 

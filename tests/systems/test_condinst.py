@@ -51,7 +51,6 @@ def _checked() -> Checked:
     return check_system(build, _with_head(), no_gradient=_NO_GRADIENT)
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     config, found = _config(name="condinst_r50"), _checked().predictions
     assert found.valid.shape == (config.test.tracks,)
@@ -61,12 +60,10 @@ def test_keeps_the_contract_of_systems():
     np.testing.assert_array_equal(shown, np.tile([0, 0, 96, 64], (len(shown), 1)))
 
 
-@pytest.mark.slow
 def test_statistics_of_the_batch_are_handed_on_without_padded_frames():
     check_statistics(_checked(), {"backbone", "detector"})
 
 
-@pytest.mark.slow
 def test_without_objects_the_loss_is_finite():
     checked = _checked()
     none = np.zeros_like(checked.batch.present)
@@ -78,12 +75,10 @@ def test_without_objects_the_loss_is_finite():
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
 
 
-@pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
     check_frame_by_frame(_checked())
 
 
-@pytest.mark.slow
 def test_updates_bring_the_loss_down():
     check_learns(_checked(), updates=10, rate=0.1, mean_of=3)
 
@@ -121,7 +116,6 @@ def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(build, _config({"compute_dtype": "bfloat16", **HEAD}))
 
 
-@pytest.mark.slow
 def test_embeddings_of_objects_are_those_of_the_locations_they_were_found_at():
     """And those of a true box are those of the location at its middle."""
     checked, model = _checked(), build_model(_with_head())

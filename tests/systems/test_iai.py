@@ -2,7 +2,6 @@ import functools
 
 import jax
 import numpy as np
-import pytest
 
 from tests.recipes import recipe
 from tests.systems.contract import (
@@ -45,7 +44,6 @@ def _checked() -> Checked:
     return check_system(build, _config(changes), no_gradient=_NO_GRADIENT)
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     found = _checked().predictions
     assert found.mask_logits.shape[1:] == (4, 16, 24)
@@ -53,22 +51,18 @@ def test_keeps_the_contract_of_systems():
     assert (found.slots >= 0).any()
 
 
-@pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
     check_frame_by_frame(_checked())
 
 
-@pytest.mark.slow
 def test_updates_bring_the_loss_down():
     check_learns(_checked(), updates=10, rate=0.3, mean_of=3)
 
 
-@pytest.mark.slow
 def test_statistics_of_the_batch_are_handed_on_without_padded_frames():
     check_statistics(_checked(), {"backbone", "detector"})
 
 
-@pytest.mark.slow
 def test_the_mean_is_over_frames_that_are_there():
     """A frame by itself has the loss it has before two frames of padding."""
     checked = _checked()
@@ -88,7 +82,6 @@ def test_the_mean_is_over_frames_that_are_there():
     np.testing.assert_allclose(alone, later, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_frames_of_padding_leave_the_state_as_it_is():
     checked = _checked()
     images, frame_valid, *rest = checked.clip
@@ -125,7 +118,6 @@ def _parts(arg):
     return parts
 
 
-@pytest.mark.slow
 def test_parameters_of_the_published_network():
     parts = _parts(None)
     assert parts == {
@@ -137,6 +129,5 @@ def test_parameters_of_the_published_network():
     assert more == 1_405_445
 
 
-@pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(build, _config({"compute_dtype": "bfloat16"}))

@@ -40,7 +40,6 @@ def _checked() -> Checked:
     return check_system(build, _config(changes), no_gradient=coarse)
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     found = _checked().predictions
     assert found.mask_logits.shape[1:] == (4, 28, 28)
@@ -48,17 +47,14 @@ def test_keeps_the_contract_of_systems():
     assert (found.slots >= 0).any()
 
 
-@pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
     check_frame_by_frame(_checked())
 
 
-@pytest.mark.slow
 def test_updates_bring_the_loss_down():
     check_learns(_checked(), updates=10, rate=0.3, mean_of=3)
 
 
-@pytest.mark.slow
 def test_parameters_of_the_published_network():
     method, model = SYSTEMS["iai_mask_rcnn"], recipe("iai_mask_rcnn_r50", None).model
     init = method.build(method.settings(model=model)).init
@@ -76,7 +72,6 @@ def test_parameters_of_the_published_network():
     assert sum(counts.values()) == 54_929_431
 
 
-@pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(build, _config({"compute_dtype": "bfloat16"}))
 
@@ -106,7 +101,6 @@ def test_the_loss_of_identities_is_the_mean_over_real_regions():
     assert compiled(id_loss)(logits, ids, np.zeros_like(valid)) == 0
 
 
-@pytest.mark.slow
 def test_boxes_of_anchors_and_of_regions_have_the_l1_loss(monkeypatch):
     betas = []
 

@@ -168,7 +168,6 @@ def test_the_warning_of_lost_objects_names_what_to_raise():
     assert build(_config({"model.ids.on": False})).limit == "test.tracks"
 
 
-@pytest.mark.slow
 def test_the_work_of_a_frame_of_the_published_size():
     """60.2 GMACs at 384 x 640."""
     system = build(recipe("iai_condinst_r50", None, {"compute_dtype": "float32"}))

@@ -17,7 +17,6 @@ def _config(decoder, changes=None):
     return recipe("ifr_shapes", f"debug,decoder={decoder}", small | (changes or {}))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["ifr", "m2f_vis"])
 def test_keeps_the_contract_of_systems(decoder):
     # The clips of the contract have two frames, and three with padding: so features
@@ -30,7 +29,6 @@ def test_keeps_the_contract_of_systems(decoder):
     assert found.valid.all()
 
 
-@pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     """Traced under strict promotion: a mix of dtypes would be an error."""
     config = _config("ifr", {"compute_dtype": "bfloat16"})
@@ -56,7 +54,6 @@ def test_bfloat16_computes_without_hidden_promotion():
     assert out.mask_embeds.dtype == jnp.float32
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["ifr", "m2f_vis"])
 def test_mask_features_may_have_channels_of_their_own(decoder):
     width = "model.{}.mask_dim"

@@ -10,7 +10,6 @@ from tests.systems.contract import first_batch, with_junk
 from vis_jax.systems import SYSTEMS
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["ifr_shapes", "mask_track_rcnn_shapes", "osmn_shapes", "condinst_shapes"]
 )

@@ -70,19 +70,16 @@ def _checked() -> Checked:
     return check_system(build, config, no_gradient=frozen, seed=1)
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     found = _checked().predictions
     assert found.mask_logits.shape[1:] == (6, 16, 24)
     assert (found.slots >= 0).any()
 
 
-@pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
     check_frame_by_frame(_checked())
 
 
-@pytest.mark.slow
 def test_updates_bring_the_loss_down():
     check_learns(_checked(), updates=10, rate=0.3, mean_of=3)
 
@@ -98,7 +95,6 @@ def test_each_switch_reaches_the_network(name):
     assert parts(SWITCHES[name]) != parts({})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(  # those that are not of the graph alone
     "name", ["heuristic", "positions", "masks_of_detections", "background"]
 )
@@ -145,7 +141,6 @@ LOSS_SWITCHES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["chosen", "released"])
 def test_the_switches_of_the_loss_arrive(preset, monkeypatch):
     config = recipe("rgnn_vis_shapes", f"preset={preset},debug")
@@ -177,7 +172,6 @@ def test_the_switches_of_the_loss_arrive(preset, monkeypatch):
         ("dataset=ovis,plus", 1_582_834),
     ],
 )
-@pytest.mark.slow
 def test_parameters_of_the_published_association(arg, association):
     config = recipe("rgnn_vis_r50", arg)
     method = SYSTEMS["rgnn_vis"]

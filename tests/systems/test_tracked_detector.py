@@ -58,7 +58,6 @@ def test_the_recipe_of_a_track_head_trains_it_alone_on_pairs(name):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -31,7 +31,6 @@ def _config(changes=None, name="videomt_shapes", arg="debug"):
     return recipe(name, arg, _LEAST | (changes or {}))
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems_and_frames_come_one_by_one():
     config = _config({"test.mode": "clip", "test.objects": 3, "test.chunk": 1})
     checked = check_system(build, config)
@@ -40,7 +39,6 @@ def test_keeps_the_contract_of_systems_and_frames_come_one_by_one():
     check_learns(checked, updates=20, rate=0.1, mean_of=4)
 
 
-@pytest.mark.slow
 def test_the_training_of_images_has_masked_attention_until_it_ends():
     masked = dict(start=(0,), end=(4,))
     changes = {"model.masked_attention": masked, "loss.aux_last": False}
@@ -151,7 +149,6 @@ def _shapes(changes=None, **kind):
     return variables, aux, found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["dinov2", "dinov3"])
 def test_bfloat16_computes_without_hidden_promotion(form):
     """Traced under strict promotion: a mix of dtypes would be an error."""
@@ -164,7 +161,6 @@ def test_bfloat16_computes_without_hidden_promotion(form):
     assert found.slots.shape == (2, 6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -186,7 +182,6 @@ def test_every_switch_changes_the_training(change):
     assert _program(before) != _program(before | change)
 
 
-@pytest.mark.slow
 def test_the_scale_of_positions_reaches_the_encoder_and_the_query_blocks():
     config = _config({"model.backbone.form": "dinov3"})
     model, images = build_model(config), first_batch(config).images[:, 0]
@@ -213,7 +208,6 @@ def test_the_scale_of_positions_reaches_the_encoder_and_the_query_blocks():
     assert (queries(None, wide) != plain).any()
 
 
-@pytest.mark.slow
 def test_the_scale_of_positions_is_drawn_in_training_alone():
     form, rescale = "model.backbone.form", "model.backbone.rescale"
     configs = [_config({form: "dinov3", rescale: most}) for most in (1.0, 2.0)]

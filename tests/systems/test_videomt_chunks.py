@@ -43,7 +43,6 @@ def _chunk_by_chunk(variables, batch, key, count):
     return total, summed, entered
 
 
-@pytest.mark.slow
 def test_chunks_share_the_loss_and_pass_no_gradient():
     """With chunks of one frame, the state passed on to the next has no gradient.
 
@@ -64,7 +63,6 @@ def test_chunks_share_the_loss_and_pass_no_gradient():
     np.testing.assert_allclose(entered, left, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_chunk_that_no_clip_reaches_does_not_count():
     """The last of three chunks is padding: the loss is the mean over two."""
     _, variables, batch, _ = made()

@@ -37,7 +37,6 @@ def _with(variables, path, change):
     return variables
 
 
-@pytest.mark.slow
 def test_frames_do_not_see_later_ones_and_padding_passes_nothing():
     _, variables, batch, run = made()
     valid = np.ones((1, 4), bool)
@@ -55,7 +54,6 @@ def test_frames_do_not_see_later_ones_and_padding_passes_nothing():
     assert np.abs(short - entered).max() > 1e-3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("propagation", ["fusion", "gru"])
 def test_queries_that_change_places_change_all_rows(propagation):
     _, variables, batch, run = made(propagation)
@@ -67,7 +65,6 @@ def test_queries_that_change_places_change_all_rows(propagation):
     np.testing.assert_allclose(found[1], masks[..., order, :, :], atol=1e-3)
 
 
-@pytest.mark.slow
 def test_without_an_updater_frames_are_independent():
     _, variables, batch, run = made()
     valid = np.ones((1, 4), bool)
@@ -197,7 +194,6 @@ def test_sure_masks_have_a_better_score():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_whole_video_has_the_masks_of_its_best_tracks():
     settings, variables, batch, run = made()
     system = build(changed(settings, {"test.top": 2, "test.chunk": 3}))
@@ -220,7 +216,6 @@ def test_a_whole_video_has_the_masks_of_its_best_tracks():
     np.testing.assert_array_equal(found > 0, probs[:, :-1] >= pairs[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("form", "patch"), [("dinov2", 14), ("dinov3", 16)])
 def test_a_larger_canvas_changes_nothing(form, patch):
     """2 x 4 patches of 4 x 6 are seen as the 2 x 4 alone."""
@@ -257,7 +252,6 @@ def test_a_larger_canvas_changes_nothing(form, patch):
     np.testing.assert_allclose(later, after, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_larger_canvas_does_not_change_the_loss():
     """The same points of 2 x 4 patches alone, and of 2 x 4 among 4 x 6."""
     settings, variables, large, _ = made()
@@ -278,7 +272,6 @@ def test_a_larger_canvas_does_not_change_the_loss():
         np.testing.assert_allclose(found[name], term, rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.slow
 def test_padding_is_not_in_the_statistics_of_a_decoder_of_its_own():
     decoder = dict(kind="own", blocks=1, levels=(0, 1))
     settings = recipe("videomt_shapes", "debug", LEAST | {"model.decoder": decoder})

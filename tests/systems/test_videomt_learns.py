@@ -86,7 +86,6 @@ def _queries(masks, truth):
     return overlap.argmax(1), overlap.max(1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("propagation", ["fusion", "gru"])
 def test_queries_that_propagate_keep_their_objects(propagation):
     """Property 17; without propagation frames 0 and 2 would have the same masks."""

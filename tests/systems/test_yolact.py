@@ -37,7 +37,6 @@ def _checked() -> Checked:
     return check_system(build, _config(changes, "yolact_r50"))
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     config, found = _config(name="yolact_r50"), _checked().predictions
     assert found.valid.shape == (config.test.tracks,)
@@ -47,17 +46,14 @@ def test_keeps_the_contract_of_systems():
     np.testing.assert_array_equal(shown, np.tile([0, 0, 96, 64], (len(shown), 1)))
 
 
-@pytest.mark.slow
 def test_statistics_of_the_batch_are_handed_on_without_padded_frames():
     check_statistics(_checked(), {"backbone"})
 
 
-@pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
     check_frame_by_frame(_checked())
 
 
-@pytest.mark.slow
 def test_updates_bring_the_loss_down():
     check_learns(_checked(), updates=10, rate=0.1, mean_of=3)
 
@@ -78,7 +74,6 @@ def _counts(arg) -> dict[str, int]:
     }
 
 
-@pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(
         build, _config({"compute_dtype": "bfloat16", "model.dropout": 0.1, **HEAD})

@@ -11,8 +11,6 @@ from tests.training import toy_run
 from tests.training.processes import SECONDS, finish, start
 from vis_jax.training.together import LOST
 
-pytestmark = pytest.mark.slow
-
 SYSTEM = {"features": 4}  # which two devices can divide
 HALVES = SYSTEM | {"config": {"mesh": {"fsdp": 2, "least": 1}}}
 

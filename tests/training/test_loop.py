@@ -127,7 +127,6 @@ def test_writes_the_config_and_the_last_checkpoint(unbroken):
     np.testing.assert_array_equal(kernel, state.variables["params"]["head"]["kernel"])
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(unbroken, tmp_path):
     _, expected, recorder, _ = unbroken
     options = {"workdir": str(tmp_path), "signal": signal.SIGKILL, "signal_at": 5}
@@ -140,7 +139,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(unbroken, tmp_path):
         assert loss == recorder.losses[step]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "name", "code"),
     [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)],
@@ -283,7 +281,6 @@ def test_several_evaluations_each_when_it_is_due(tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_the_best_checkpoint_by_a_metric_is_kept(tmp_path):
     """Also when the run is taken up again; ties go to the earlier one."""
     values = {1: 0.1, 2: 0.5, 3: 0.5, 4: 0.2, 5: 0.3, 6: 0.4, 7: 0.6}
@@ -351,7 +348,6 @@ def test_a_misspelt_metric_is_named_before_the_first_update(tmp_path):
     Best(str(tmp_path), "hard/AP", {"hard": ("AP", "IDF1")})
 
 
-@pytest.mark.slow
 def test_a_window_of_updates_is_profiled(tmp_path):
     run(tmp_path, num_steps=4, window=ProfileWindow(2, 3))
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")

@@ -110,7 +110,6 @@ def test_both_loaders_read_it():
     np.testing.assert_array_equal(red, batch["masks"][:, 0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["tf", "numpy"])
 def test_it_is_trained_on_evaluated_and_predicted(tmp_path, loader):
     run, dataset = _run(loader), Squares()

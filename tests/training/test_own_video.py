@@ -3,7 +3,6 @@
 import json
 import shlex
 
-import pytest
 from PIL import Image
 
 from data_pipeline.moving_shapes.dataset import MovingShapes
@@ -27,7 +26,6 @@ def name_of(words):
     return " ".join(word for word in words[:2] if not word.startswith("--"))
 
 
-@pytest.mark.slow
 def test_from_a_video_to_a_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")

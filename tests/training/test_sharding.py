@@ -114,7 +114,6 @@ def _assert_near(found: dict, expected: dict) -> None:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MESHES)
 def test_every_mesh_computes_what_one_device_does(eight, one, name):
     found = eight[0][name]
@@ -123,7 +122,6 @@ def test_every_mesh_computes_what_one_device_does(eight, one, name):
     assert found["shard"] == [3, 8 // MESHES[name].get("fsdp", 1)]
 
 
-@pytest.mark.slow
 def test_checkpoints_pass_between_meshes(eight, one, tmp_path):
     """From one device to eight, there to another mesh, and back to one."""
     report, folder = eight
@@ -135,7 +133,6 @@ def test_checkpoints_pass_between_meshes(eight, one, tmp_path):
     assert back["kernel"] == report["fsdp=8"]["kernel"]
 
 
-@pytest.mark.slow
 def test_an_evaluation_on_eight_devices_has_the_bits_of_one(eight, tmp_path):
     """A video on each device."""
     evaluate(str(tmp_path))
@@ -145,14 +142,12 @@ def test_an_evaluation_on_eight_devices_has_the_bits_of_one(eight, tmp_path):
     assert {path.name: path.read_bytes() for path in found} == files
 
 
-@pytest.mark.slow
 def test_microbatches_and_averages_are_the_same_on_eight_devices(eight, tmp_path):
     expected = toy(tmp_path, "parts", {}, clips=16, **PARTS)
     _assert_near(eight[0]["parts"], expected)
     assert eight[0]["parts"]["shard"] == [3, 2]  # of the average
 
 
-@pytest.mark.slow
 def test_a_detector_has_the_loss_and_the_statistics_of_one_device(eight):
     """Includes batch norm; test_end_to_end trains IFR on eight devices."""
     found, expected = eight[0]["detector"], detector(MeshSettings())
@@ -162,7 +157,6 @@ def test_a_detector_has_the_loss_and_the_statistics_of_one_device(eight):
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.slow
 def test_an_update_of_the_toy_system_by_hand(eight):
     """One of 2 x 4 devices; two clips of 6 x 6 pixels and 8 features each."""
     found = eight[0]["simulated"]

@@ -44,7 +44,6 @@ def traced_once(monkeypatch):
     return plans
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "moves"),
     [

@@ -76,7 +76,6 @@ def test_whole_videos_and_truth_are_those_of_the_folder(folder, packed):
     assert json.dumps(to_ytvis(one)) == json.dumps(to_ytvis(other))
 
 
-@pytest.mark.slow
 def test_batches_are_those_of_the_folder(folder, packed):
     batches = [
         train_batches(make_dataset(config), config, seed=2, start_step=1)
@@ -143,7 +142,6 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path):
     assert not list((tmp_path / "packed").iterdir())
 
 
-@pytest.mark.slow
 def test_damaged_files_are_named(packed):
     (shard,) = packed.glob("train/vis_frames/1.0.0/*-00001-of-00002")
     content = shard.read_bytes()

@@ -85,7 +85,6 @@ def test_number_of_instances_each_seen_whole_once(difficulty, least, most):
         assert (np.nanmin(video.occlusion, 1) == 0).all()
 
 
-@pytest.mark.slow
 def test_occlusion_is_the_hidden_share_of_what_is_in_the_frame():
     dataset = make(difficulty="hard", num_videos=6, length=10)
     checked = 0

@@ -141,7 +141,6 @@ def update():
         yield _update
 
 
-@pytest.mark.slow
 def test_is_traced_without_hidden_promotion():
     loss = functools.partial(osmn_loss, TOY, rule=RULE)
     value, aux = jax.eval_shape(loss, _variables(), _clips(), jax.random.key(0))
@@ -151,7 +150,6 @@ def test_is_traced_without_hidden_promotion():
     )
 
 
-@pytest.mark.slow
 def test_nothing_to_learn_from_costs_nothing_and_is_not_remembered(update):
     nothing = _clips()._replace(instance_valid=np.zeros((2, 3), bool))
     state, loss = update(_start(), nothing, jax.random.key(0))
@@ -161,7 +159,6 @@ def test_nothing_to_learn_from_costs_nothing_and_is_not_remembered(update):
     jax.tree.map(np.testing.assert_array_equal, state.stats, before["batch_stats"])
 
 
-@pytest.mark.slow
 def test_guides_show_the_object_and_where_it_was():
     clip = _first(_clips())
     make = functools.partial(examples, rule=RULE, style="torch")
@@ -196,7 +193,6 @@ def test_padding_changes_nothing(update):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-@pytest.mark.slow
 def test_learns_two_clips(update):
     batch, state, losses = _clips(), _start(), []
     for key in jax.random.split(jax.random.key(0), 60):

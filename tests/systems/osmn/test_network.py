@@ -121,7 +121,6 @@ def _segment(variables, images, gamma, heat):
     return SMALL.apply(variables, shared, gamma, heat, method="segment")
 
 
-@pytest.mark.slow
 def test_is_the_published_network_object_by_object(variables):
     _, images, heat = _inputs()
     gamma = np.random.default_rng(2).normal(size=(4, sum(SMALL.channels)))
@@ -133,7 +132,6 @@ def test_is_the_published_network_object_by_object(variables):
         np.testing.assert_allclose(ours[i], expected[0], rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.slow
 def test_without_shifts_a_fresh_modulator_leaves_the_plain_network(variables):
     guides, images, heat = _inputs()
     init = functools.partial(SMALL.init_with_output, method="modulate")

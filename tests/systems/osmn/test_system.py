@@ -12,7 +12,6 @@ from vis_jax.systems import SYSTEMS
 osmn = SYSTEMS["osmn"]
 
 
-@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     """The loss is blind to the detector, and the network finds objects again."""
     config = recipe("osmn_shapes")

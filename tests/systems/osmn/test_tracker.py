@@ -43,7 +43,6 @@ def _run(shown, detected=None, *, frames=6, seed=None, **changes):
 FAST = [[(7 * t, 1, RED), (50 - 7 * t, 14, GREEN)] for t in range(6)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, dict(overlap="mask", guide="best", losers="new", chunk=8)]
 )
@@ -112,7 +111,6 @@ def test_padding_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, state, other)
 
 
-@pytest.mark.slow
 def test_frame_by_frame_is_all_at_once():
     detected = [frame if t in (0, 1, 5) else frame[1:] for t, frame in enumerate(FAST)]
     clip, found = clip_of(FAST[:5], 1), detections_of(detected[:5], SIZE, padding=1)
