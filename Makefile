@@ -87,8 +87,8 @@ test-fast: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 slow: venv
-	for which in '' 'not slow' 'not slow'; do rm -rf .jax_cache; $(BIN)/python -m \
-		pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$$which" --write-slow; done
+	set -e; for which in '' 'not slow' 'not slow'; do rm -rf .jax_cache; $(BIN)/python \
+		-m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$$which" --write-slow; done
 
 mutants: venv
 	$(BIN)/python -m tests.mutants

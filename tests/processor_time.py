@@ -80,7 +80,7 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{seconds:7.1f} s  {test}")
     if config.getoption("write_slow"):
         skipped = terminalreporter.stats.get("skipped", ())
-        _write(taken, needed, {function_of(report.nodeid) for report in skipped})
+        write(taken, needed, {function_of(report.nodeid) for report in skipped})
 
 
 def function_of(test: str) -> str:
@@ -94,7 +94,7 @@ def listed() -> dict[str, float]:
     return {name: float(seconds) for name, seconds in map(str.rsplit, lines)}
 
 
-def _write(taken: Counter, needed: Counter, skipped: set[str]) -> None:
+def write(taken: Counter, needed: Counter, skipped: set[str]) -> None:
     """Writes slow.txt; functions that were not run or were skipped stay as they are."""
     slow, cases, own, all_needed = listed(), Counter(), Counter(), Counter()
     for test, seconds in needed.items():
