@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, DTypeLike, Float, PRNGKeyArray
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, PRNGKeyArray
 
 # Vanishes in a float32 softmax but is finite: no mask gives NaN.
 _BLOCKED = -1e9
@@ -42,8 +42,8 @@ def weighted_values(
 ) -> Float[Array, "*lead Q heads d"]:
     """Returns each head's weighted values, by a float32 softmax over the keys.
 
-    On CPUs, heads whose logits together exceed the cache take turns; their values are
-    the same.
+    On CPUs, heads whose logits together exceed the cache take turns, and their values
+    are computed in another order; they are equal to rounding.
 
     Args:
       queries: projected and scaled.
@@ -58,8 +58,11 @@ def weighted_values(
     def together(q: Array, k: Array, v: Array) -> Array:
         return _weighted(q, k, v, attend)
 
+    def alone(q: Array, k: Array, v: Array) -> Array:
+        return _in_few_passes(q, k, v, attend)
+
     def in_turn(q: Array, k: Array, v: Array) -> Array:
-        return jax.lax.map(lambda head: together(*head), (q, k, v))
+        return jax.lax.map(lambda head: alone(*head), (q, k, v))
 
     logits = queries.size // queries.shape[-1] * memory.keys.shape[-3]
     # An export for any number of frames has a size that cannot be compared.
@@ -76,14 +79,46 @@ def _weighted(
     values: Float[Array, "*heads K d"],
     attend: Bool[Array, "*lead A K"] | None,
 ) -> Float[Array, "*heads Q d"]:
+    weights = jax.nn.softmax(_logits(queries, keys, attend), axis=-1)
+    return jnp.matmul(weights.astype(values.dtype), values)
+
+
+def _in_few_passes(
+    queries: Float[Array, "*lead Q d"],
+    keys: Float[Array, "*lead K d"],
+    values: Float[Array, "*lead K d"],
+    attend: Bool[Array, "*lead A K"] | None,
+) -> Float[Array, "*lead Q d"]:
+    """`_weighted` of one head, with fewer passes of a CPU over the logits.
+
+    A mask shared by all queries is one more channel of the keys, and the sum of the
+    weights divides the values, which are fewer.
+    """
+    if attend is not None and attend.shape[-2] == 1:
+        bias = jnp.where(attend, 0.0, _BLOCKED).astype(keys.dtype)
+        keys = jnp.concatenate([keys, jnp.swapaxes(bias, -2, -1)], axis=-1)
+        ones = jnp.ones_like(queries[..., :1])
+        queries, attend = jnp.concatenate([queries, ones], axis=-1), None
+    logits = _logits(queries, keys, attend)
+    largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    weights = jnp.exp(logits - largest)
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights.astype(values.dtype)
+    found = jnp.matmul(weights, values, preferred_element_type=jnp.float32)
+    return (found / total).astype(values.dtype)
+
+
+def _logits(
+    queries: Float[Array, "*heads Q d"],
+    keys: Float[Array, "*heads K d"],
+    attend: Bool[Array, "*lead A K"] | None,
+) -> Float32[Array, "*heads Q K"]:
     logits = jnp.matmul(
         queries, jnp.swapaxes(keys, -2, -1), preferred_element_type=jnp.float32
     )
-    if attend is not None:
-        attend = jnp.broadcast_to(attend, logits.shape)
-        logits = jnp.where(attend, logits, _BLOCKED)
-    weights = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
-    return jnp.matmul(weights, values)
+    if attend is None:
+        return logits
+    return jnp.where(jnp.broadcast_to(attend, logits.shape), logits, _BLOCKED)
 
 
 def _fused_xavier(

@@ -29,10 +29,10 @@ def depthwise(
     """
     side, (count, height, width, channels) = kernel.shape[0], x.shape
     # Rows are joined, so that a shifted map is one slice: XLA for CPUs reads it in
-    # place, but copies slices of two axes. Cells between rows are dropped at the end.
+    # place, but copies slices of two axes. Cells between rows are dropped at the end;
+    # those of the last row are in the row below.
     wide = width + side - 1
-    cells = _pad(x, side).reshape(count, -1, channels)
-    cells = jnp.pad(cells, ((0, 0), (0, side - 1), (0, 0)))
+    cells = _pad(x, side, below=1).reshape(count, -1, channels)
     total = jnp.zeros((count, height * wide, channels), x.dtype)
     for row, column in itertools.product(range(side), repeat=2):
         start = row * wide + column
@@ -41,9 +41,12 @@ def depthwise(
     return total.reshape(count, height, wide, channels)[:, :, :width]
 
 
-def _pad(x: Float[Array, "N h w C"], side: int) -> Float[Array, "N H W C"]:
-    border = (side // 2, side // 2)
-    return jnp.pad(x, ((0, 0), border, border, (0, 0)))
+def _pad(
+    x: Float[Array, "N h w C"], side: int, below: int = 0
+) -> Float[Array, "N H W C"]:
+    border = side // 2
+    rows = (border, border + below)
+    return jnp.pad(x, ((0, 0), rows, (border, border), (0, 0)))
 
 
 def _forward(
