@@ -119,11 +119,14 @@ def test_computes_in_bfloat16():
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_the_softmax_has_logits_that_are_not_rounded():
+@pytest.mark.parametrize("cached", [0, 2**22])  # heads in turn, and together
+def test_the_softmax_has_logits_that_are_not_rounded(cached, monkeypatch):
     """257 and 256 are one number in bfloat16, but not as logits of two keys."""
+    monkeypatch.setattr(attention, "_CACHED", cached)
     query = jnp.asarray([[[16, 1]]], jnp.bfloat16)
-    keys = jnp.asarray([[[16, 1]], [[16, 0]]], jnp.bfloat16)
-    values = jnp.asarray([[[1, 0]], [[0, 1]]], jnp.bfloat16)
-    attend = compiled(lambda q, k, v: weighted_values(q, KeysValues(k, v), None))
+    keys = jnp.asarray([[[16, 1]], [[16, 0]], [[99, 9]]], jnp.bfloat16)
+    values = jnp.asarray([[[1, 0]], [[0, 1]], [[9, 9]]], jnp.bfloat16)
+    only = jnp.asarray([[True, True, False]])
+    attend = compiled(lambda q, k, v: weighted_values(q, KeysValues(k, v), only))
     found = np.float32(attend(query, keys, values))[0, 0]
     np.testing.assert_allclose(found, [0.731, 0.269], atol=0.005)
