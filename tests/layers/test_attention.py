@@ -56,17 +56,22 @@ def test_no_mask_means_everywhere(case):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_blocked_keys_change_nothing_and_no_mask_makes_a_nan(case):
-    module, variables, (query, key, value) = case
-    apply = compiled(module.apply)
-    attend = np.ones((2, 3, 5), bool)
+@pytest.mark.parametrize("cached", [0, 2**22])  # heads in turn, and together
+@pytest.mark.parametrize("rows", [1, 3])
+def test_blocked_keys_change_nothing_and_no_mask_makes_a_nan(rows, cached, monkeypatch):
+    monkeypatch.setattr(attention, "_CACHED", cached)
+    rng = np.random.default_rng(3)
+    q, k, v = (rng.normal(size=(2, n, 4, 3)).astype(np.float32) for n in (3, 5, 5))
+    attend = np.ones((2, rows, 5), bool)
     attend[:, :, 2] = False
-    attend[1, 1] = False
-    before = apply(variables, query, key, value, attend)
-    key, value = key.copy(), value.copy()
-    key[:, 2], value[:, 2] = 1e3, 1e3
-    after = apply(variables, query, key, value, attend)
-    some = attend.any(-1)
+    attend[1, rows // 2] = False
+    apply = compiled(
+        lambda q, k, v, attend: weighted_values(q, KeysValues(k, v), attend)
+    )
+    before = apply(q, k, v, attend)
+    k[:, 2], v[:, 2] = 1e3, 1e3
+    after = apply(q, k, v, attend)
+    some = np.broadcast_to(attend.any(-1), (2, 3))
     np.testing.assert_array_equal(before[some], after[some])
     assert np.isfinite(before).all()
     assert np.isfinite(after).all()

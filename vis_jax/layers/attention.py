@@ -42,8 +42,9 @@ def weighted_values(
 ) -> Float[Array, "*lead Q heads d"]:
     """Returns each head's weighted values, by a float32 softmax over the keys.
 
-    On CPUs, heads whose logits together exceed the cache take turns, and their values
-    are computed in another order; they are equal to rounding.
+    On CPUs, heads whose logits together exceed the cache take turns. Their sums are in
+    another order, so that values are equal up to rounding; those of queries that may
+    attend to no key are finite, but differ.
 
     Args:
       queries: projected and scaled.
@@ -89,10 +90,10 @@ def _in_few_passes(
     values: Float[Array, "*lead K d"],
     attend: Bool[Array, "*lead A K"] | None,
 ) -> Float[Array, "*lead Q d"]:
-    """`_weighted` of one head, with fewer passes of a CPU over the logits.
+    """`_weighted` of one head, with fewer passes over the logits, for CPUs.
 
-    A mask shared by all queries is one more channel of the keys, and the sum of the
-    weights divides the values, which are fewer.
+    A mask shared by all queries becomes one more channel of the keys, and the sum of
+    the weights divides the output, which is smaller than the weights.
     """
     if attend is not None and attend.shape[-2] == 1:
         bias = jnp.where(attend, 0.0, _BLOCKED).astype(keys.dtype)
