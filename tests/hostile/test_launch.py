@@ -231,18 +231,28 @@ def test_without_words_a_script_prints_how_to_use_it(tools):
 def test_local_processes_find_each_other(tools):
     """Two real processes, which meet and are told to stop."""
     code = """
-import os, signal, time
+import fcntl, os, signal, time
 from vis_jax.training.distributed import initialise_distributed, wait_for_all
+number = os.environ["VIS_JAX_PROCESS_ID"]
+lock = open(os.environ["LOCK"], "w")
+if number == "1":
+    fcntl.flock(lock, fcntl.LOCK_EX)
+def stop(*unused):
+    # JAX aborts a process whose coordinator is gone: process 0 waits until 1 has ended.
+    if number == "0":
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os._exit(143)
 assert initialise_distributed()
 wait_for_all("here")
-signal.signal(signal.SIGTERM, lambda *unused: os._exit(143))
-os.write(1, os.environ["VIS_JAX_PROCESS_ID"].encode() + b"\\n")  # one piece
+signal.signal(signal.SIGTERM, stop)
+os.write(1, number.encode() + b"\\n")  # one piece
 time.sleep(60)
 """
     write_tool(tools, "python", f"exec {sys.executable} -c {shlex.quote(code)}")
     process = subprocess.Popen(
         ["bash", "local.sh", "-n", "2", "train"], cwd=LAUNCH, text=True,
-        env=environ_of(tools, PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE,
+        env=environ_of(tools, PYTHONPATH=str(ROOT), LOCK=str(tools / "lock")),
+        stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
     try:
