@@ -43,8 +43,8 @@ def weighted_values(
     """Returns each head's weighted values, by a float32 softmax over the keys.
 
     On CPUs, heads whose logits together exceed the cache take turns. Their sums are in
-    another order, so that values are equal up to rounding; those of queries that may
-    attend to no key are finite, but differ.
+    another order, so that values are equal up to rounding; where a mask shared by all
+    queries blocks every key, they are finite, but differ.
 
     Args:
       queries: projected and scaled.

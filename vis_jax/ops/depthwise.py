@@ -30,7 +30,7 @@ def depthwise(
     side, (count, height, width, channels) = kernel.shape[0], x.shape
     # Rows are joined, so that a shifted map is one slice: XLA for CPUs reads it in
     # place, but copies slices of two axes. Cells between rows are dropped at the end.
-    # With a row more below, the last slices end inside.
+    # One more row below keeps the last slices inside.
     wide = width + side - 1
     cells = _pad(x, side, below=1).reshape(count, -1, channels)
     total = jnp.zeros((count, height * wide, channels), x.dtype)
