@@ -111,8 +111,14 @@ def test_a_signal_ends_the_wait_for_a_frame_that_never_comes(tmp_path):
     os.write(writing, bytes(3 * 3 * SIZE[0] * SIZE[1]))
     source = live.from_pipe(reader, raw=SIZE)
     threads = set(threading.enumerate())
-    threading.Timer(0.5, _told, [signal.SIGTERM]).start()
-    _check_written(_predict(source, tmp_path / "out"), 3, signal.SIGTERM)
+
+    def stream(frames, *, clock=NO_CLOCK):
+        for found in _stream(frames):
+            yield found
+            if found.frame == 2:  # is written, as the next one is asked for
+                threading.Timer(0.2, _told, [signal.SIGTERM]).start()
+
+    _check_written(_predict(source, tmp_path / "out", stream), 3, signal.SIGTERM)
     for thread in set(threading.enumerate()) - threads:
         thread.join(10)
         assert not thread.is_alive()

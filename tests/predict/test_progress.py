@@ -4,9 +4,9 @@ from vis_jax.predict import progress
 from vis_jax.predict.progress import Progress
 
 
-def _two_frames(shown):
+def _two_frames(shown, seconds=0.03):
     with shown("compiling"):
-        time.sleep(0.03)
+        time.sleep(seconds)
     for _ in range(2):
         shown.read_frame()
         with shown("model"):
@@ -43,8 +43,8 @@ def test_on_a_terminal_a_bar_counts_frames_that_are_done(capsys, monkeypatch):
     with Progress(1, terminal=True) as shown:
         for _ in range(7):
             shown.read_frame()
-        time.sleep(0.05)
-        _two_frames(shown)  # one more than the file said
+        time.sleep(0.3)  # many ticks, also on a busy machine
+        _two_frames(shown, 0.3)  # one more than the file said
         time.sleep(0.05)
     text = capsys.readouterr().err
     shown = [part.rstrip() for part in text.split("\r") if part.strip()]
