@@ -37,6 +37,20 @@ def test_sizes_that_do_not_fit_are_errors():
     assert (made.sizes, made.prefix, made.grid(31, 17)) == ((16, 2, 2), 3, (3, 2))
 
 
+@pytest.mark.parametrize(("form", "epsilon"), [("dinov2", 1e-6), ("dinov3", 1e-5)])
+def test_norms_have_the_epsilon_of_their_form(form, epsilon):
+    model = ViT(form=form, **_SIZES)
+    x = np.float32([[1, -1] * 8])[None] * 1e-5**0.5  # variance 1e-5
+
+    @compiled
+    def normed(key, x):
+        variables = model.init(key, jnp.zeros((1, 8, 8, 3)))
+        return model.apply(variables, x, method=lambda model, x: model.norm(x))
+
+    expected = np.sign(x) * (1e-5 / (1e-5 + epsilon)) ** 0.5
+    np.testing.assert_allclose(normed(jax.random.key(0), x), expected, rtol=1e-4)
+
+
 def test_rotary_positions_depend_on_differences_and_leave_the_front():
     """Logits of two patches are the same wherever on the grid they lie."""
     rng = np.random.default_rng(0)

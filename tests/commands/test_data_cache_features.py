@@ -17,6 +17,7 @@ from vis_jax.commands.train import batches, stored_features
 from vis_jax.commands.train_checks import training_shapes
 from vis_jax.structures import Batch
 from vis_jax.systems.videomt import build
+from vis_jax.training.features import StoredFeatures, views_of
 
 # Content of 64 x 96 does not fill the canvas, nor do four frames fill two clips.
 _LEAST = {
@@ -139,9 +140,11 @@ def test_features_of_other_settings_are_refused_by_name(stored, changes, message
 def test_features_of_other_weights_and_of_an_encoder_that_trains_are_refused(stored):
     config, _, _, variables = _run()
     features, params = _features(stored[0]), variables["params"]
-    trains = changed(config, {"optimizer.rates": ((".*", 1.0),)}).optimizer
-    with pytest.raises(ValueError, match=r"optimizer.rates 0 for backbone/.*, got 1 "):
-        features.check_encoder(params, trains)
+    for rate in (1.0, 0.01):
+        trains = changed(config, {"optimizer.rates": ((".*", rate),)}).optimizer
+        message = rf"optimizer.rates 0 for backbone/.*, got {rate:g} "
+        with pytest.raises(ValueError, match=message):
+            features.check_encoder(params, trains)
     token = params["backbone"]["cls_token"]
     other = params | {"backbone": params["backbone"] | {"cls_token": token + 1}}
     with pytest.raises(ValueError, match="expected features with weights"):
@@ -161,6 +164,28 @@ def test_features_of_other_weights_and_of_an_encoder_that_trains_are_refused(sto
 def test_views_that_are_not_stored_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         recipe("lvmt", "debug", _LEAST | {"data.features": "features"} | changes)
+
+
+@pytest.mark.parametrize(("flip", "flips"), [(0, [False]), (1, [True])])
+def test_there_are_no_views_that_training_never_draws(flip, flips):
+    config, dataset, _, _ = _run()
+    data = changed(config, {"data.flip": float(flip)}).data
+    found = views_of(dataset.videos[0], data)
+    assert [(view.size, view.flip) for view in found] == [((64, 96), flips[0])]
+
+
+def test_features_beyond_float16_are_refused_and_leave_no_file(tmp_path):
+    config, dataset, system, _ = _run()
+    videos = dataset.videos
+    features = StoredFeatures(tmp_path, system.encoder, config.data, videos)
+    view = views_of(videos[0], config.data)[0]
+    message = "expected features within float16, up to 65504"
+    with (
+        pytest.raises(ValueError, match=message),
+        features.writing(0, view, (2, 3)) as array,
+    ):
+        array[:] = [[1, 2, 3], [4, 5, np.inf]]  # as 70,000 is in float16
+    assert not [path for path in tmp_path.glob("**/*") if path.is_file()]
 
 
 def test_fewer_bytes_than_there_is_space_for(monkeypatch, tmp_path):

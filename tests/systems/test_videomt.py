@@ -60,6 +60,65 @@ def test_the_training_of_images_has_masked_attention_until_it_ends():
     np.testing.assert_allclose(ended, plain, rtol=1e-5)
 
 
+def test_early_predictions_do_not_change_masked_attention():
+    """Masks are of normalised tokens, early predictions only with `early_norm`."""
+    config = _config({"loss.aux_norm": False})
+    model = build_model(config)
+    normed = [model.clone(norm_queries=True), model.clone(early_norm=True)]
+    images = np.asarray(first_batch(config).images[:1, 0], np.float32)
+    variables = compiled(model.init)(_key(), images)
+    norm = variables["params"]["backbone"]["norm"]
+    norm["bias"] = np.random.default_rng(0).normal(size=16).astype(np.float32)
+
+    @compiled
+    def found(variables, images):
+        tokens = model.apply(variables, images, method=Model.encode)
+        grid = model.backbone.grid(*images.shape[1:3])
+        first = model.apply(variables, 1, method=Model.first)
+
+        def look(model, early):
+            masked = jnp.ones((1, 1, 6), bool)
+            return model.apply(
+                variables, first, tokens, grid, early, masked, method=Model.look
+            )
+
+        bare = [look(model, range(count)) for count in (0, 1)]
+        return bare, [look(one, range(1)) for one in normed]
+
+    (without, bare), (by_queries, by_setting) = found(variables, images)
+    assert without.early == ()
+    np.testing.assert_allclose(bare.queries, without.queries, atol=1e-6)
+    for a, b, other in zip(
+        by_queries.early[0], by_setting.early[0], bare.early[0], strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert np.abs(a - other).max() > 1e-3
+
+
+def test_a_decoder_of_its_own_takes_the_tokens_after_its_levels():
+    depth, own = "model.backbone.depth", dict(kind="own", blocks=1, levels=(0, 2))
+    model = build_model(_config({depth: 3, "model.decoder": own}))
+    images = np.random.default_rng(0).normal(size=(1, 32, 48, 3)).astype(np.float32)
+
+    @compiled
+    def both(key, images):
+        variables = model.init(key, images)
+        return (
+            model.apply(variables, images, method=Model.encode_levels),
+            model.apply(variables, images, method=_levels),
+        )
+
+    found, expected = both(_key(), images)
+    for index, tokens in enumerate(expected):
+        np.testing.assert_allclose(found[:, index], tokens, atol=1e-5)
+
+
+def _levels(model, images):
+    """Tokens after block 0, and after blocks 0 to 2, each from the images on."""
+    tokens, backbone = model.backbone.embed(images), model.backbone
+    return [backbone.norm(backbone.run(tokens, range(n))) for n in (1, 3)]
+
+
 def test_fewer_and_fewer_queries_are_limited():
     masking = MaskedAttention(start=(10, 20, 30), end=(20, 40, 30))
     share = compiled(limited_share, static_argnums=0)

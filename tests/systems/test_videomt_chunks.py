@@ -13,7 +13,12 @@ from tests.systems.small_videomt import frames_of, made
 from vis_jax.losses.clip_queries import truth_of
 from vis_jax.params import flatten
 from vis_jax.systems.videomt import build, build_model
-from vis_jax.systems.videomt_loss import FrameSpan, chunk_predictions, loss_terms
+from vis_jax.systems.videomt_loss import (
+    FrameSpan,
+    chunk_predictions,
+    chunk_shares,
+    loss_terms,
+)
 
 
 @functools.cache
@@ -72,6 +77,12 @@ def test_a_chunk_that_no_clip_reaches_does_not_count():
     total, summed, _ = _chunk_by_chunk(variables, batch, key, 2)
     assert loss == pytest.approx(total, rel=1e-4)
     _check_gradients(flatten(found), summed)
+
+
+def test_a_chunk_counts_if_any_clip_reaches_it():
+    valid = np.arange(8)[None] < np.array([[1], [5]])
+    np.testing.assert_allclose(chunk_shares(jnp.asarray(valid), 2), [1 / 3] * 3 + [0])
+    np.testing.assert_array_equal(chunk_shares(jnp.zeros((2, 4), bool), 2), [0, 0])
 
 
 def _check_gradients(found, expected):

@@ -21,8 +21,10 @@ from vis_jax.systems.videomt_settings import VideoTestSettings
 from vis_jax.systems.videomt_video import (
     State,
     best_pairs,
+    cells_inside,
     empty_state,
     probs_by_quality,
+    queries_with_masks,
     track_probs,
     updated,
 )
@@ -208,12 +210,45 @@ def test_a_whole_video_has_the_masks_of_its_best_tracks():
     np.testing.assert_array_equal(found.slots, np.stack([best] * 4))
     np.testing.assert_allclose(found.mask_logits, masks[0, :, 0][:, best], atol=1e-3)
     np.testing.assert_allclose(state.entered, entered[0], atol=1e-4)
+    short = clip._replace(frame_valid=np.arange(4) < 2)
+    other = short._replace(images=clip.images[[0, 1, 3, 2]])
+    left = step(variables, short)[0]
+    jax.tree.map(np.testing.assert_array_equal, left, step(variables, other)[0])
+    assert left.frames == 2
+    np.testing.assert_allclose(left.logits, logits[0, :2, 0].mean(axis=0), atol=1e-5)
     system = build(changed(settings, {"test.top": 2, "test.quality": True}))
     weighted = compiled(lambda v, clip: system.step(v, system.start(clip), clip)[1])
     found = weighted(variables, clip).class_probs
     assert (found[best] < probs[best, :-1]).all()
     pairs = np.sort(probs[:, :-1], axis=None)[-2:]  # as many as `test.top`
     np.testing.assert_array_equal(found > 0, probs[:, :-1] >= pairs[0])
+
+
+def test_an_object_that_is_gone_keeps_its_mask_clip_by_clip():
+    mean = np.zeros((4, 3), np.float32)
+    mean[3, 1], mean[:3, 2] = 6, 6  # query 3 was an object; no object is last
+    state = empty_state(recipe("videomt_shapes", "debug", LEAST))
+    present = jnp.array([1, 1, 1, 9], jnp.int32)
+    state = state._replace(logits=jnp.asarray(mean), frames_present=present)
+    logits = np.zeros((4, 3), np.float32)
+    logits[:, 2], logits[0, 0] = 8, 9  # query 0 is one now
+    rows = queries_with_masks(state, jnp.asarray(logits), VideoTestSettings(), 2)
+    assert set(rows.tolist()) == {0, 3}
+
+
+def test_cells_that_a_frame_reaches_in_part_are_inside():
+    images = np.zeros((3, 32, 48, 3), np.uint8)
+    clip = Clip(images, np.array([True, True, False]), np.int32([30, 41]))
+    inside = cells_inside(clip, (8, 12))
+    assert inside[:2, :8, :11].all() and not inside[:, :, 11:].any()
+    assert not inside[2].any()
+
+
+def test_a_frame_is_padded_to_multiples_of_32_pixels():
+    settings = recipe("videomt_shapes", "debug", LEAST)
+    sizes = np.int32([[1, 33], [32, 64], [63, 96], [120, 97]])
+    found = content_of(settings, jnp.asarray(sizes), (6, 7))
+    np.testing.assert_array_equal(found, [[2, 4], [2, 4], [4, 6], [6, 7]])
 
 
 @pytest.mark.parametrize(("form", "patch"), [("dinov2", 14), ("dinov3", 16)])
@@ -253,9 +288,13 @@ def test_a_larger_canvas_changes_nothing(form, patch):
 
 
 def test_a_larger_canvas_does_not_change_the_loss():
-    """The same points of 2 x 4 patches alone, and of 2 x 4 among 4 x 6."""
+    """The same points of 2 x 4 patches alone, and of 2 x 4 among 4 x 6.
+
+    Queries attend inside their masks only, as early in the training of images.
+    """
     settings, variables, large, _ = made()
-    settings = changed(settings, {"loss.aux_last": False})
+    masked = {"model.masked_attention": dict(start=(5,), end=(9,))}
+    settings = changed(settings, {"loss.aux_last": False, **masked})
     large = frames_of(large, slice(1))
     height, width = 32, 64
     masks = large.masks.copy()
@@ -276,20 +315,21 @@ def test_padding_is_not_in_the_statistics_of_a_decoder_of_its_own():
     decoder = dict(kind="own", blocks=1, levels=(0, 1))
     settings = recipe("videomt_shapes", "debug", LEAST | {"model.decoder": decoder})
     model = build_model(settings)
-    images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype(np.float32)
 
     @compiled
     def both(key, images):
         variables = model.init(key, images)
 
-        def of(images, content):
+        def of(images, valid):
+            content = jnp.tile(jnp.array([[2, 4]], jnp.int32), (len(images), 1))
             return model.apply(
-                variables, images, True, None, content,
+                variables, images, True, valid, content,
                 method=Model.encode, mutable=["batch_stats"],
             )[1]  # fmt: skip
 
-        content = jnp.array([[2, 4]], jnp.int32)
-        return of(images[:, :32, :64], content), of(images, content)
+        # The second frame is padding, too.
+        return of(images[:1, :32, :64], None), of(images, jnp.array([True, False]))
 
     alone, padded = both(jax.random.key(0), images)
     jax.tree.map(

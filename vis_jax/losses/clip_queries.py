@@ -124,8 +124,9 @@ def match_at_first_sight(
       known: queries of instances matched before this clip; -1 = none.
     """
     queries = class_logits.shape[1]
-    slots = len(truth.labels)
-    begin = jnp.full((slots,), -1, jnp.int32) if known is None else known
+    begin = known
+    if begin is None:
+        begin = jnp.full((len(truth.labels),), -1, jnp.int32)
 
     def of_frame(matched, frame):
         logits, maps, targets, here, at = frame
@@ -133,9 +134,10 @@ def match_at_first_sight(
         cost = match_cost(logits, maps, truth.labels, targets, at, weights)
         index = jnp.where(matched >= 0, matched, queries)
         taken = jnp.zeros((queries,), bool).at[index].set(True, mode="drop")
-        # Above any matching of free queries, but of comparable magnitude.
+        # Above every other cost, but of comparable magnitude: a free query, of which
+        # there are enough, is then better in any matching.
         cost = jnp.where(jnp.isfinite(cost), cost, 1e6)
-        dear = cost.max() + slots * (cost.max() - cost.min()) + 1.0
+        dear = 2.0 * cost.max() - cost.min() + 1.0
         rows = hungarian(jnp.where(taken[:, None], dear, cost), new)
         return jnp.where(new, rows, matched), None
 

@@ -104,9 +104,19 @@ def clip_loss(
         return terms, left.batch_stats
     numbers = jnp.arange(frames // length)
     left, terms = jax.lax.scan(jax.checkpoint(chunk), begin, numbers)
-    real = jnp.asarray(batch.frame_valid).any(axis=0).reshape(-1, length).any(axis=1)
-    share = real.astype(jnp.float32) / jnp.maximum(real.sum(), 1).astype(jnp.float32)
+    share = chunk_shares(jnp.asarray(batch.frame_valid), length)
     return {name: (x * share).sum() for name, x in terms.items()}, left.batch_stats
+
+
+def chunk_shares(frame_valid: Bool[Array, "B T"], length: int) -> Float32[Array, "N"]:
+    """Returns the weight of each of N chunks, equal where any clip has frames.
+
+    Args:
+      frame_valid: False marks padding at the end of clips.
+      length: frames of a chunk.
+    """
+    real = frame_valid.any(axis=0).reshape(-1, length).any(axis=1)
+    return real.astype(jnp.float32) / jnp.maximum(real.sum(), 1).astype(jnp.float32)
 
 
 def _check_canvas(settings: Settings, canvas: tuple[int, ...]) -> None:

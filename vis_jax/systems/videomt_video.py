@@ -81,8 +81,7 @@ def step(
         state = jax.tree.map(lambda a, b: jnp.where(valid, a, b), new, state)
         if whole:
             return state, looked
-        now = jax.nn.softmax(logits, axis=-1)[:, :-1].max(axis=-1)
-        rows = _best(jnp.maximum(now, track_probs(state, test).max(axis=-1)), count)
+        rows = queries_with_masks(state, logits, test, count)
         return state, (rows, masks_of(looked, rows))
 
     state, found = jax.lax.scan(frame, state, (tokens, jnp.asarray(clip.frame_valid)))
@@ -104,12 +103,21 @@ def _by_quality(
     pairs: int,
 ) -> Float32[Array, "Q K"]:
     """Same as `probs_by_quality`, of the best pairs, ignoring the padding of a clip."""
-    height, width = masks.shape[2:]
-    cells, canvas = jnp.array([height, width]), jnp.array(clip.images.shape[1:3])
+    inside = cells_inside(clip, masks.shape[2:])
+    return probs_by_quality(best_pairs(probs, pairs), rows, masks, inside)
+
+
+def cells_inside(clip: Clip, size: tuple[int, ...]) -> Bool[Array, "T h w"]:
+    """Returns the cells of a clip's masks that any content reaches.
+
+    Args:
+      clip: the frames.
+      size: height and width of the masks in cells, which span the canvas.
+    """
+    cells, canvas = jnp.array(size), jnp.array(clip.images.shape[1:3])
     content = -(-jnp.asarray(clip.size) * cells // canvas)
     inside = jnp.asarray(clip.frame_valid)[:, None, None]
-    inside &= inside_content(content, (height, width))[None]
-    return probs_by_quality(best_pairs(probs, pairs), rows, masks, inside)
+    return inside & inside_content(content, (size[0], size[1]))[None]
 
 
 def best_pairs(probs: Float32[Array, "Q K"], count: int) -> Float32[Array, "Q K"]:
@@ -165,6 +173,24 @@ def track_probs(state: State, test: VideoTestSettings) -> Float32[Array, "Q K"]:
     probs = jax.nn.softmax(mean, axis=-1)[:, :-1]
     long = state.frames_present >= test.least_frames
     return jnp.where(long[:, None], probs, 0.0)
+
+
+def queries_with_masks(
+    state: State,
+    logits: Float32[Array, "Q K1"],
+    test: VideoTestSettings,
+    count: int,
+) -> Int32[Array, "D"]:
+    """Returns the queries that get a mask in a frame: best in it, or in all so far.
+
+    Args:
+      state: after the frame.
+      logits: logits of the frame.
+      test: settings of the test.
+      count: masks per frame.
+    """
+    now = jax.nn.softmax(logits, axis=-1)[:, :-1].max(axis=-1)
+    return _best(jnp.maximum(now, track_probs(state, test).max(axis=-1)), count)
 
 
 def _encode_frames(
